@@ -89,14 +89,14 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Makes all earlier writes and the file's length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     /// The file's length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn byte_len(&self) -> io::Result<u64>;
     /// Sets the file's length; new bytes read as zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The operating system's file, if there is one to map into memory.
     fn as_std(&self) -> Option<&std::fs::File>;
 }
 
-impl dyn File {
+impl dyn File + '_ {
     /// Writes all parts, continuing after a short write. An error means that any of the bytes may
     /// or may not have been written.
     pub fn write_all_at(&self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
@@ -241,7 +241,7 @@ impl File for RealFile {
         self.0.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn byte_len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

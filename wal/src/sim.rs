@@ -157,6 +157,12 @@ impl SimFs {
         self.shared.disk.lock().capacity = bytes;
     }
 
+    /// Lets a crash in the middle of a write leave whole sectors of it as garbage, in files whose name
+    /// contains `name`: for what does not rely on sectors being written whole.
+    pub fn shear(&self, name: &'static str) {
+        self.shared.disk.lock().sheared = Some(name);
+    }
+
     /// Moves the clock.
     pub fn advance(&self, ms: u64) {
         self.shared.disk.lock().now_ms += ms;
@@ -309,8 +315,9 @@ impl File for SimFile {
             self.path.display()
         );
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        self.fs
-            .crash_point(|image| image.write_partly(self.inode, &bytes, offset, self.mode.dsync));
+        self.fs.crash_point(|image| {
+            image.write_partly(&self.path, self.inode, &bytes, offset, self.mode.dsync)
+        });
         self.fs
             .shared
             .disk
@@ -323,7 +330,7 @@ impl File for SimFile {
         self.fs.shared.disk.lock().sync(&self.path, self.inode)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn byte_len(&self) -> io::Result<u64> {
         Ok(self.fs.shared.disk.lock().inode(self.inode).live.len() as u64)
     }
 

@@ -107,6 +107,8 @@ pub(super) struct Disk {
     pub(super) trace: u64,
     pub(super) faults: Vec<Fault>,
     pub(super) capacity: Option<u64>,
+    /// Files whose sectors a crash in the middle of a write may leave as garbage.
+    pub(super) sheared: Option<&'static str>,
     inodes: Vec<Inode>,
     /// Names as a reader sees them, and as the directory has them on the platter.
     names: BTreeMap<PathBuf, usize>,
@@ -124,6 +126,7 @@ impl Disk {
             trace: seed,
             faults: Vec::new(),
             capacity: None,
+            sheared: None,
             inodes: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -325,20 +328,35 @@ impl Disk {
         Ok(bytes.len())
     }
 
-    /// A crash in the middle of a write: each sector is untouched, in the cache, or on the platter.
-    pub(super) fn write_partly(&mut self, inode: usize, bytes: &[u8], offset: u64, dsync: bool) {
+    /// A crash in the middle of a write: each sector is untouched, in the cache, on the platter, or,
+    /// where that is asked for, unreadable garbage.
+    pub(super) fn write_partly(
+        &mut self,
+        path: &Path,
+        inode: usize,
+        bytes: &[u8],
+        offset: u64,
+        dsync: bool,
+    ) {
         let offset = offset as usize;
+        let sheared = self
+            .sheared
+            .is_some_and(|name| path.to_string_lossy().contains(name));
         // All-or-nothing outcomes are the interesting boundary cases: make them common.
         let uniform = self.crash_rng.u8(0..6);
         for sector in sectors_of(bytes, offset) {
             let choice = if uniform < 3 {
                 uniform
             } else {
-                self.crash_rng.u8(0..3)
+                self.crash_rng.u8(0..4)
             };
             match choice {
                 0 => {}
                 1 if dsync => self.inodes[inode].settle_sector(sector, bytes, offset),
+                3 if sheared => {
+                    let garbage = [self.crash_rng.u8(..); SECTOR_BYTES];
+                    self.inodes[inode].settle_sector(sector, &garbage, sector * SECTOR_BYTES);
+                }
                 _ => self.inodes[inode].cache_sector(sector, bytes, offset, true),
             }
         }

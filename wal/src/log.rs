@@ -1,0 +1,517 @@
+//! The log: append records, wait for them, read them back, and name checkpoints.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use crate::batch::{
+    Batch, Expected, FRAME_BYTES, Frame, RecordView, align, decode_record, first_lsn,
+};
+use crate::committer::{Job, Layout, Pending, Step};
+use crate::error::{Error, Result};
+use crate::fs::{Fs, LockGuard};
+use crate::lsn::{DurableLsn, Lsn, Position};
+use crate::options::Drive;
+use crate::pool::{Pool, Segment};
+use crate::room::{Reservation, Room};
+use crate::segment::{BLOCK_BYTES, SegmentHeader};
+use crate::superblock::SuperFile;
+use crate::teeth::{Flaw, Teeth};
+use crate::ticket::{Progress, Pump, Ticket};
+
+/// The layer above, which knows what a record belongs to.
+pub trait Ledger: Send + Sync + 'static {
+    /// What the ledger wants back with a record's place; opaque to the log.
+    type Note: Send + 'static;
+
+    /// A record got its place. Called in log order, once for each record that was appended with a
+    /// note, before the record is written. Returns the link to the previous record of the same
+    /// object, or [`Lsn::NONE`].
+    fn place(&self, note: Self::Note, placed: Placed) -> Lsn;
+}
+
+/// A record's place in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// Where its frame starts.
+    pub lsn: Lsn,
+    /// Bytes it takes, frame included.
+    pub stored_bytes: u32,
+    /// What was durable before the batch that carries it.
+    pub durable: DurableLsn,
+    /// The batch's time, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// A record to append.
+#[derive(Debug)]
+pub struct Record<N> {
+    /// What it is; the meaning belongs to the layer above.
+    pub kind: u8,
+    /// Flags; the upper two belong to the log.
+    pub flags: u8,
+    /// Its content.
+    pub body: Vec<u8>,
+    /// Comes back through [`Ledger::place`]; `None` for a record that belongs to no object.
+    pub note: Option<N>,
+}
+
+/// A record read back, with a body of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// Where its frame starts.
+    pub lsn: Lsn,
+    /// What it is.
+    pub kind: u8,
+    /// Flags.
+    pub flags: u8,
+    /// The previous record of the same object, or [`Lsn::NONE`].
+    pub link: Lsn,
+    /// Its content.
+    pub body: Vec<u8>,
+}
+
+/// Counters since the log was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) durable_writes: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) log_bytes: AtomicU64,
+}
+
+/// Counters and sizes of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Durable writes of batches since it was opened.
+    pub durable_writes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes in them, padding and segment headers included.
+    pub log_bytes: u64,
+    /// Segment files, and how many of them are free.
+    pub segment_files: usize,
+    /// Segment files that wait to be used.
+    pub free_segments: usize,
+    /// Whether the committer runs with real-time priority.
+    pub realtime_committer: bool,
+}
+
+/// The log of one store. Shared by reference; dropping it stops the committer after what is queued.
+pub struct Log<L: Ledger> {
+    pub(crate) inner: Arc<Inner<L>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Both ends of the committer's queue.
+type Queue<N> = (Sender<Job<N>>, Receiver<Job<N>>);
+
+pub(crate) struct Inner<L: Ledger> {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) store_id: u128,
+    pub(crate) segment_bytes: u64,
+    pub(crate) record_bytes_max: usize,
+    pub(crate) batch_bytes: usize,
+    pub(crate) teeth: Teeth,
+    pub(crate) drive: Drive,
+    pub(crate) read_only: bool,
+    pub(crate) ledger: Arc<L>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) pool: Pool,
+    pub(crate) room: Arc<Room>,
+    pub(crate) queue: Queue<L::Note>,
+    pub(crate) layout: Mutex<Layout>,
+    pub(crate) caller_step: Mutex<Step<L::Note>>,
+    pub(crate) super_file: Mutex<SuperFile>,
+    pub(crate) counters: Counters,
+    pub(crate) realtime: AtomicBool,
+    /// Held until the log is gone.
+    pub(crate) _lock: Box<dyn LockGuard>,
+}
+
+impl<L: Ledger> Inner<L> {
+    pub(crate) fn poison(&self, error: &Error) {
+        self.progress.stop(Error::Poisoned {
+            cause: error.to_string(),
+        });
+    }
+}
+
+impl<L: Ledger> Pump for Inner<L> {
+    fn pump(&self) {
+        self.commit_queued();
+    }
+}
+
+impl<L: Ledger> std::fmt::Debug for Log<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.inner.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Ledger> Log<L> {
+    /// Starts the committer of a recovered log.
+    pub(crate) fn start(inner: Inner<L>) -> Self {
+        let inner = Arc::new(inner);
+        if inner.drive == Drive::Caller {
+            let pump: Arc<dyn Pump> = inner.clone();
+            inner.progress.set_pump(Arc::downgrade(&pump));
+        }
+        let threaded = inner.drive == Drive::Thread && !inner.read_only;
+        let thread = threaded.then(|| {
+            let inner = inner.clone();
+            let name = "dovehouse-commit".to_owned();
+            let body = move || {
+                inner.realtime.store(raise_priority(), Ordering::Relaxed);
+                inner.commit_until_stopped();
+            };
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(body)
+                .expect("the system can start a thread")
+        });
+        Log {
+            inner,
+            thread: Mutex::new(thread),
+        }
+    }
+
+    /// Promises room for a record with a body of this size. After this, appending it cannot fail for
+    /// lack of space. May zero-fill a new segment file, which takes a while.
+    pub fn reserve(&self, body_bytes: usize) -> Result<Reservation> {
+        let inner = &self.inner;
+        self.writable()?;
+        if body_bytes > inner.record_bytes_max {
+            return Err(Error::TooBig {
+                bytes: body_bytes,
+                limit: inner.record_bytes_max,
+            });
+        }
+        loop {
+            if let Some(reservation) = inner.room.reserve(body_bytes) {
+                return Ok(reservation);
+            }
+            self.grow()?;
+        }
+    }
+
+    /// Queues a record. Blocks while the queue is full; fails only if the log has stopped.
+    ///
+    /// # Panics
+    /// If the body is larger than the reservation.
+    pub fn append(&self, record: Record<L::Note>, reservation: Reservation) -> Result<Ticket> {
+        assert!(
+            record.body.len() <= reservation.body_bytes(),
+            "a record fits what was reserved for it"
+        );
+        self.writable()?;
+        let ticket = Ticket::new(self.inner.progress.clone());
+        let body_crc = crc32fast::hash(&record.body);
+        let pending = Pending {
+            record,
+            body_crc,
+            ticket: ticket.cell(),
+            _reservation: reservation,
+        };
+        if self.inner.drive == Drive::Caller && self.inner.queue.0.is_full() {
+            self.inner.commit_queued();
+        }
+        self.inner
+            .queue
+            .0
+            .send(Job::Append(pending))
+            .map_err(|_| Error::Closed)?;
+        Ok(ticket)
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.inner.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.inner.progress.stopped().map_or(Ok(()), Err)
+    }
+
+    /// Why the log stopped, if it did.
+    pub fn stopped(&self) -> Option<Error> {
+        self.inner.progress.stopped()
+    }
+
+    /// Stops the log after a failure elsewhere in the store: nothing more is acknowledged.
+    pub fn poison(&self, error: &Error) {
+        self.inner.poison(error);
+    }
+
+    /// What is durable now.
+    pub fn durable(&self) -> DurableLsn {
+        self.inner.progress.durable()
+    }
+
+    /// Waits until everything before `lsn` is durable.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<DurableLsn> {
+        self.inner.progress.wait_for(lsn)
+    }
+
+    /// Calls `listener` whenever the durable position has moved or the log has stopped. It runs on
+    /// the committer's thread, so it must be short and must not wait for a commit.
+    pub fn on_progress(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.inner.progress.listen(Arc::new(listener));
+    }
+
+    /// Writes one batch of what is queued, on the caller's thread. For [`Drive::Caller`].
+    pub fn commit_queued(&self) -> bool {
+        self.inner.commit_queued()
+    }
+
+    /// Where the next batch will be laid out. Everything before it is in the ledger.
+    pub fn position(&self) -> Position {
+        self.inner.layout.lock().position
+    }
+
+    /// Names a checkpoint: replay will start at `replay_from`, with this payload, and the segments in
+    /// `released` may be reused. `durable` proves that everything up to there is on the disk; an
+    /// error stops the log.
+    ///
+    /// # Panics
+    /// If `durable` does not reach `replay_from`.
+    pub fn checkpoint(
+        &self,
+        replay_from: Position,
+        durable: DurableLsn,
+        clean: bool,
+        payload: &[u8],
+        released: &[u32],
+    ) -> Result<usize> {
+        let skipped_wait = self.inner.teeth.has(Flaw::CheckpointDoesNotWait);
+        assert!(
+            durable.end() >= replay_from.lsn || skipped_wait,
+            "a checkpoint lies before the durable end"
+        );
+        let mut super_file = self.inner.super_file.lock();
+        let table = self.inner.pool.table(replay_from, released);
+        super_file
+            .flip(replay_from, clean, &table, payload)
+            .inspect_err(|error| self.poison(error))?;
+        let freed = self.inner.pool.release(replay_from, released);
+        self.inner.room.add_segments(freed);
+        Ok(freed)
+    }
+
+    /// Where replay would start if the process died now.
+    pub fn replay_from(&self) -> Position {
+        self.inner.super_file.lock().current.replay_from
+    }
+
+    /// Makes another free segment file; slow. An error changes nothing.
+    pub fn grow(&self) -> Result<()> {
+        self.inner.pool.grow()?;
+        self.inner.room.add_segments(1);
+        Ok(())
+    }
+
+    /// Bytes that can be appended before another segment is needed.
+    pub fn room_bytes(&self) -> i64 {
+        self.inner.room.left()
+    }
+
+    /// The largest body of a record.
+    pub fn record_bytes_max(&self) -> usize {
+        self.inner.record_bytes_max
+    }
+
+    /// The size of a segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner.segment_bytes
+    }
+
+    /// The store's identity.
+    pub fn store_id(&self) -> u128 {
+        self.inner.store_id
+    }
+
+    /// The time of the last batch, in milliseconds since 1970.
+    pub fn last_time_ms(&self) -> u64 {
+        self.inner.layout.lock().time_ms
+    }
+
+    /// The segment with this number, kept from being reused while the result is held.
+    pub fn segment(&self, segno: u32) -> Option<Arc<Segment>> {
+        self.inner.pool.segment(segno)
+    }
+
+    /// All segments of the log, oldest first.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.inner.pool.segments()
+    }
+
+    /// Reads a record. `None` if its segment is no longer part of the log: the record was moved or
+    /// is dead. `size_hint` saves a second read if it is at least the record's size.
+    pub fn read(&self, lsn: Lsn, size_hint: usize) -> Result<Option<OwnedRecord>> {
+        match self.segment(lsn.segno()) {
+            Some(segment) => segment
+                .read(lsn, size_hint, self.inner.segment_bytes)
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The durable batches of a segment in order, from the one at `from` (an offset) on.
+    pub fn batches(&self, segment: &Arc<Segment>, from: u32) -> Batches {
+        Batches {
+            segment: segment.clone(),
+            segment_bytes: self.inner.segment_bytes,
+            align: align(self.inner.teeth),
+            next: Lsn::new(segment.segno, from.max(first_lsn(0).offset())),
+        }
+    }
+
+    /// Counters and sizes.
+    pub fn stats(&self) -> LogStats {
+        let counters = &self.inner.counters;
+        LogStats {
+            durable_writes: counters.durable_writes.load(Ordering::Relaxed),
+            records: counters.records.load(Ordering::Relaxed),
+            log_bytes: counters.log_bytes.load(Ordering::Relaxed),
+            segment_files: self.inner.pool.file_count(),
+            free_segments: self.inner.pool.free_count(),
+            realtime_committer: self.inner.realtime.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes what is queued and stops. Later appends fail with [`Error::Closed`].
+    pub fn close(&self) {
+        match self.thread.lock().take() {
+            Some(thread) => {
+                // An error means that the thread is gone already.
+                let _ = self.inner.queue.0.send(Job::Stop);
+                let _ = thread.join();
+            }
+            None => while self.inner.commit_queued() {},
+        }
+        self.inner.progress.stop(Error::Closed);
+    }
+}
+
+impl<L: Ledger> Drop for Log<L> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Segment {
+    /// Reads the header of this life. `None` if it is damaged.
+    pub fn header(&self, store_id: u128) -> Result<Option<SegmentHeader>> {
+        let mut block = vec![0; BLOCK_BYTES as usize];
+        self.file
+            .read_exact_at(&mut block, 0)
+            .map_err(|error| Error::io("read", &self.path, error))?;
+        SegmentHeader::decode(&block, store_id, &self.path)
+    }
+
+    /// Reads the record at a position of this segment.
+    pub fn read(&self, lsn: Lsn, size_hint: usize, segment_bytes: u64) -> Result<OwnedRecord> {
+        let offset = u64::from(lsn.offset());
+        let room = segment_bytes.saturating_sub(offset) as usize;
+        let corrupt = |what: &str| Error::corrupt(&self.path, offset, what);
+        let io = |error| Error::io("read", &self.path, error);
+        if lsn.segno() != self.segno || room < FRAME_BYTES {
+            return Err(corrupt("no record can be here"));
+        }
+        let mut bytes = vec![0; size_hint.clamp(FRAME_BYTES, room)];
+        self.file.read_exact_at(&mut bytes, offset).map_err(io)?;
+        let (frame, _) = Frame::decode(&bytes).expect("a frame was read");
+        let len = FRAME_BYTES + frame.body_len as usize;
+        if len > room {
+            return Err(corrupt("the record's length leads out of the segment"));
+        }
+        if len > bytes.len() {
+            let read = bytes.len();
+            bytes.resize(len, 0);
+            self.file
+                .read_exact_at(&mut bytes[read..], offset + read as u64)
+                .map_err(io)?;
+        }
+        let (record, _) = decode_record(&bytes[..len], lsn)
+            .ok_or_else(|| corrupt("the record's checksum is wrong"))?;
+        Ok(record.to_owned())
+    }
+}
+
+impl RecordView<'_> {
+    /// A copy with a body of its own.
+    pub fn to_owned(&self) -> OwnedRecord {
+        let RecordView {
+            lsn,
+            kind,
+            flags,
+            link,
+            body,
+        } = *self;
+        OwnedRecord {
+            lsn,
+            kind,
+            flags,
+            link,
+            body: body.to_vec(),
+        }
+    }
+}
+
+/// The batches of a segment; see [`Log::batches`].
+#[derive(Debug)]
+pub struct Batches {
+    segment: Arc<Segment>,
+    segment_bytes: u64,
+    align: u64,
+    next: Lsn,
+}
+
+impl Batches {
+    /// Where the next batch starts.
+    pub fn position(&self) -> Lsn {
+        self.next
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if self.next.offset() >= self.segment.end() {
+            return None;
+        }
+        let expected = Expected {
+            lsn: self.next,
+            salt: self.segment.salt,
+            number_min: 1,
+        };
+        let path = &self.segment.path;
+        let error = match Batch::read(&*self.segment.file, self.segment_bytes, expected) {
+            Ok(Some(batch)) => {
+                self.next = batch.end(self.align);
+                return Some(Ok(batch));
+            }
+            Ok(None) => {
+                Error::corrupt(path, u64::from(self.next.offset()), "a batch is unreadable")
+            }
+            Err(error) => Error::io("read", path, error),
+        };
+        // What lies behind a bad batch cannot be found by way of it.
+        self.next = Lsn::new(self.next.segno(), self.segment.end());
+        Some(Err(error))
+    }
+}
+
+/// Asks for a real-time priority for the calling thread. On a busy machine a commit otherwise waits
+/// for a time slice, which is 20 times longer than the write.
+fn raise_priority() -> bool {
+    use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let native = thread_priority::thread_native_id();
+    thread_priority::set_thread_priority_and_policy(native, ThreadPriority::Min, policy).is_ok()
+}

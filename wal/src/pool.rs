@@ -1,0 +1,278 @@
+//! The segment files: made and zero-filled off the commit path, recycled in place.
+//!
+//! A file that was never written costs an extent conversion and a journal commit at its first write,
+//! so files are filled with zeros and synced before the committer meets them, and afterwards reused.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs, Mode};
+use crate::lsn::Position;
+use crate::segment::{BLOCK_BYTES, SegmentHeader};
+use crate::superblock::{TableEntry, TableState};
+
+const NAME_PREFIX: &str = "segment-";
+/// Background writes go in slices, so that a commit never waits behind a big one.
+const FILL_SLICE_BYTES: usize = 256 << 10;
+
+/// One life of a segment file. Whoever holds it keeps the file from being reused.
+#[derive(Debug)]
+pub struct Segment {
+    /// The number in the file's name.
+    pub file_number: u32,
+    /// The segment's number in this life.
+    pub segno: u32,
+    /// The salt of this life.
+    pub salt: u64,
+    /// The file's path, for messages.
+    pub path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    end: AtomicU32,
+}
+
+impl Segment {
+    /// The offset behind the last durable batch that counts.
+    pub fn end(&self) -> u32 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_end(&self, offset: u32) {
+        self.end.store(offset, Ordering::Release);
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    /// Part of the log: active, in the replay range, or sealed.
+    Log(Arc<Segment>),
+    /// A life that is no part of the log; reusable once a checkpoint lies behind its number.
+    Dead {
+        segno: u32,
+    },
+    /// Released, but a reader still holds it.
+    Retired(Arc<Segment>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    files: Mutex<BTreeMap<u32, State>>,
+    by_segno: RwLock<HashMap<u32, Arc<Segment>>>,
+    growing: Mutex<()>,
+}
+
+impl Pool {
+    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, segment_bytes: u64) -> Self {
+        Pool {
+            fs,
+            dir: dir.to_owned(),
+            segment_bytes,
+            files: Mutex::default(),
+            by_segno: RwLock::default(),
+            growing: Mutex::default(),
+        }
+    }
+
+    /// The numbers of the segment files in a directory.
+    pub(crate) fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<u32>> {
+        let names = fs
+            .list(dir)
+            .map_err(|error| Error::io("list", dir, error))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_prefix(NAME_PREFIX)?.parse().ok())
+            .collect())
+    }
+
+    pub(crate) fn path(&self, file_number: u32) -> PathBuf {
+        self.dir.join(format!("{NAME_PREFIX}{file_number:08}"))
+    }
+
+    pub(crate) fn open_file(&self, file_number: u32, write: bool) -> Result<Arc<dyn File>> {
+        let path = self.path(file_number);
+        let mode = Mode {
+            write,
+            create: false,
+            dsync: write,
+        };
+        self.fs
+            .open(&path, mode)
+            .map_err(|error| Error::io("open", &path, error))
+    }
+
+    /// Notes a file as part of the log, complete up to `end`.
+    pub(crate) fn add_log(
+        &self,
+        file_number: u32,
+        file: Arc<dyn File>,
+        segno: u32,
+        salt: u64,
+        end: u32,
+    ) -> Arc<Segment> {
+        let path = self.path(file_number);
+        let segment = Arc::new(Segment {
+            file_number,
+            segno,
+            salt,
+            path,
+            file,
+            end: AtomicU32::new(end),
+        });
+        self.files
+            .lock()
+            .insert(file_number, State::Log(segment.clone()));
+        self.by_segno.write().insert(segno, segment.clone());
+        segment
+    }
+
+    pub(crate) fn add_free(&self, file_number: u32) {
+        self.files.lock().insert(file_number, State::Free);
+    }
+
+    pub(crate) fn add_dead(&self, file_number: u32, segno: u32) {
+        self.files.lock().insert(file_number, State::Dead { segno });
+    }
+
+    pub(crate) fn free_count(&self) -> usize {
+        self.files
+            .lock()
+            .values()
+            .filter(|state| matches!(state, State::Free))
+            .count()
+    }
+
+    pub(crate) fn file_count(&self) -> usize {
+        self.files.lock().len()
+    }
+
+    /// The segment with this number, kept from reuse while held.
+    pub(crate) fn segment(&self, segno: u32) -> Option<Arc<Segment>> {
+        self.by_segno.read().get(&segno).cloned()
+    }
+
+    /// All segments of the log, in order.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        let mut all: Vec<_> = self.by_segno.read().values().cloned().collect();
+        all.sort_by_key(|segment| segment.segno);
+        all
+    }
+
+    /// Begins a new life in a free file. `None` if there is none.
+    pub(crate) fn activate(&self, header: &SegmentHeader) -> Result<Option<Arc<Segment>>> {
+        let files = self.files.lock();
+        let free = files
+            .iter()
+            .find(|(_, state)| matches!(state, State::Free))
+            .map(|(number, _)| *number);
+        drop(files);
+        let Some(number) = free else { return Ok(None) };
+        let file = self.open_file(number, true)?;
+        Ok(Some(self.add_log(
+            number,
+            file,
+            header.segno,
+            header.salt,
+            BLOCK_BYTES as u32,
+        )))
+    }
+
+    /// Makes one more free file: zero-filled, synced, and its name durable.
+    pub(crate) fn grow(&self) -> Result<()> {
+        let _one_at_a_time = self.growing.lock();
+        let number = self
+            .files
+            .lock()
+            .last_key_value()
+            .map_or(1, |(last, _)| last + 1);
+        let path = self.path(number);
+        self.fill(&path).map_err(|error| {
+            // A half-made file would be taken for a free one at the next open, and is.
+            let _ = self.fs.unlink(&path);
+            match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
+                    cause: format!("cannot create {}: {error}", path.display()),
+                },
+                _ => Error::io("create", &path, error),
+            }
+        })?;
+        self.add_free(number);
+        Ok(())
+    }
+
+    fn fill(&self, path: &Path) -> io::Result<()> {
+        let file = self.fs.open(path, Mode::DURABLE)?;
+        let zeros = vec![0; FILL_SLICE_BYTES.min(self.segment_bytes as usize)];
+        let mut offset = 0;
+        while offset < self.segment_bytes {
+            let slice = &zeros[..zeros.len().min((self.segment_bytes - offset) as usize)];
+            file.write_all_at(&[slice], offset)?;
+            offset += slice.len() as u64;
+        }
+        self.fs.sync_dir(&self.dir)
+    }
+
+    /// The table for a checkpoint that starts replay at `replay_from` and frees `released`.
+    pub(crate) fn table(&self, replay_from: Position, released: &[u32]) -> Vec<TableEntry> {
+        let released: HashSet<u32> = released.iter().copied().collect();
+        let start = replay_from.lsn.segno();
+        let sealed = |segment: &Segment| TableState::Sealed {
+            segno: segment.segno,
+            salt: segment.salt,
+            end: segment.end(),
+        };
+        let state = |state: &State| match state {
+            State::Free => TableState::Free,
+            State::Log(segment) if released.contains(&segment.segno) => TableState::Free,
+            State::Log(segment) if segment.segno < start => sealed(segment),
+            State::Dead { segno } if *segno < start => TableState::Free,
+            State::Log(_) | State::Dead { .. } => TableState::Log,
+            State::Retired(segment) => sealed(segment),
+        };
+        self.files
+            .lock()
+            .iter()
+            .map(|(file, found)| TableEntry {
+                file: *file,
+                state: state(found),
+            })
+            .collect()
+    }
+
+    /// Frees what the checkpoint with this table said is free. Returns how many files that gave.
+    pub(crate) fn release(&self, replay_from: Position, released: &[u32]) -> usize {
+        let gone: Vec<Arc<Segment>> = {
+            let mut by_segno = self.by_segno.write();
+            released
+                .iter()
+                .filter_map(|segno| by_segno.remove(segno))
+                .collect()
+        };
+        let mut files = self.files.lock();
+        for segment in gone {
+            // This replaces the log's own reference: what is left are readers.
+            files.insert(segment.file_number, State::Retired(segment));
+        }
+        let mut freed = 0;
+        for state in files.values_mut() {
+            let free = match state {
+                State::Dead { segno } => *segno < replay_from.lsn.segno(),
+                State::Retired(segment) => Arc::strong_count(segment) == 1,
+                State::Free | State::Log(_) => false,
+            };
+            if free {
+                *state = State::Free;
+                freed += 1;
+            }
+        }
+        freed
+    }
+}
