@@ -113,6 +113,8 @@ pub(crate) struct Step<N> {
     buffer: Vec<u8>,
     record_crcs: Vec<u8>,
     tickets: Vec<Arc<AtomicU64>>,
+    /// Laid out in `buffer`, and not written yet.
+    in_flight: Option<LaidOut>,
     stopping: bool,
 }
 
@@ -123,6 +125,7 @@ impl<N> Default for Step<N> {
             buffer: Vec::new(),
             record_crcs: Vec::new(),
             tickets: Vec::new(),
+            in_flight: None,
             stopping: false,
         }
     }
@@ -173,21 +176,49 @@ impl<L: Ledger> Inner<L> {
     }
 
     /// One batch from `first` and whatever else is queued.
-    pub(crate) fn commit(&self, step: &mut Step<L::Note>, first: Pending<L::Note>) {
+    fn commit(&self, step: &mut Step<L::Note>, first: Pending<L::Note>) {
+        self.begin(step, first);
+        self.finish(step);
+    }
+
+    /// The first half of a step: the batch has its place.
+    fn begin(&self, step: &mut Step<L::Note>, first: Pending<L::Note>) {
         if self.progress.stopped().is_some() {
             return; // The ticket is unknown already; the record is dropped.
         }
-        let written = self
-            .lay_out(step, first)
-            .and_then(|batch| self.write(step, &batch));
-        if let Err(error) = written {
+        match self.lay_out(step, first) {
+            Ok(batch) => step.in_flight = Some(batch),
+            Err(error) => self.poison(&error),
+        }
+    }
+
+    /// The second half: the batch is written.
+    fn finish(&self, step: &mut Step<L::Note>) {
+        if let Some(batch) = step.in_flight.take()
+            && let Err(error) = self.write(step, &batch)
+        {
             self.poison(&error);
         }
     }
 
-    /// One step on the caller's thread. Returns whether there was anything to write.
+    /// The first half of a step on the caller's thread.
+    pub(crate) fn lay_out_queued(&self) {
+        let mut step = self.caller_step.lock();
+        if step.in_flight.is_none()
+            && let Some(first) = step.next(&self.queue.1)
+        {
+            self.begin(&mut step, first);
+        }
+    }
+
+    /// A step on the caller's thread, or its second half if the first was done. Returns whether there
+    /// was anything to do.
     pub(crate) fn commit_queued(&self) -> bool {
         let mut step = self.caller_step.lock();
+        if step.in_flight.is_some() {
+            self.finish(&mut step);
+            return true;
+        }
         match step.next(&self.queue.1) {
             Some(first) => {
                 self.commit(&mut step, first);

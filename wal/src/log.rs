@@ -268,6 +268,12 @@ impl<L: Ledger> Log<L> {
         self.inner.commit_queued()
     }
 
+    /// Gives what is queued its place without writing it: the next [`Log::commit_queued`], or a wait,
+    /// writes it. For tests of what may happen in between, with [`Drive::Caller`].
+    pub fn lay_out_queued(&self) {
+        self.inner.lay_out_queued();
+    }
+
     /// Where the next batch will be laid out. Everything before it is in the ledger.
     pub fn position(&self) -> Position {
         self.inner.layout.lock().position
@@ -312,6 +318,11 @@ impl<L: Ledger> Log<L> {
         self.inner.pool.grow()?;
         self.inner.room.add_segments(1);
         Ok(())
+    }
+
+    /// Bytes written to the log since it was opened, padding included.
+    pub fn log_bytes(&self) -> u64 {
+        self.inner.counters.log_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that can be appended before another segment is needed.
@@ -376,7 +387,7 @@ impl<L: Ledger> Log<L> {
         LogStats {
             durable_writes: counters.durable_writes.load(Ordering::Relaxed),
             records: counters.records.load(Ordering::Relaxed),
-            log_bytes: counters.log_bytes.load(Ordering::Relaxed),
+            log_bytes: self.log_bytes(),
             segment_files: self.inner.pool.file_count(),
             free_segments: self.inner.pool.free_count(),
             realtime_committer: self.inner.realtime.load(Ordering::Relaxed),

@@ -182,7 +182,7 @@ impl SimFs {
     pub fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
         let disk = self.shared.disk.lock();
         let inode = disk.find(path)?;
-        Ok(disk.inode(inode).live.clone())
+        Ok(disk.inode(inode).live.to_vec())
     }
 
     /// Runs the hook, if there is one, on a disk where `apply` went through in part.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Failure, Fault, Operation, SECTOR_BYTES};
 use crate::fs::LockKind;
@@ -22,7 +23,7 @@ struct Unsettled {
 #[derive(Clone, Default)]
 pub(super) struct Inode {
     /// What a reader sees.
-    pub(super) live: Vec<u8>,
+    pub(super) live: Content,
     sectors: BTreeMap<usize, Unsettled>,
     /// Lengths that a power cut may leave instead of the live one.
     older_lengths: Vec<usize>,
@@ -30,29 +31,27 @@ pub(super) struct Inode {
 
 impl Inode {
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
-        let from = (offset as usize).min(self.live.len());
-        let read = buf.len().min(self.live.len() - from);
-        buf[..read].copy_from_slice(&self.live[from..from + read]);
-        read
+        self.live.read(buf, offset as usize)
     }
 
     fn sector(&self, number: usize) -> Sector {
-        let from = (number * SECTOR_BYTES).min(self.live.len());
-        let to = (from + SECTOR_BYTES).min(self.live.len());
-        self.live[from..to].to_vec()
+        let mut sector = vec![0; SECTOR_BYTES];
+        let read = self.live.read(&mut sector, number * SECTOR_BYTES);
+        sector.truncate(read);
+        sector
     }
 
     fn put_live(&mut self, bytes: &[u8], offset: usize) {
         if self.live.len() < offset + bytes.len() {
             self.resize(offset + bytes.len());
         }
-        self.live[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.live.write(bytes, offset);
     }
 
     fn resize(&mut self, len: usize) {
         if len != self.live.len() {
             self.older_lengths.push(self.live.len());
-            self.live.resize(len, 0);
+            self.live.resize(len);
         }
     }
 
@@ -77,6 +76,69 @@ impl Inode {
         self.sectors.retain(|_, state| !state.dirty);
         self.older_lengths.clear();
     }
+}
+
+/// A file's bytes, in pages that copies of the disk share: crash images are taken by the thousand.
+#[derive(Clone, Default)]
+pub(super) struct Content {
+    pages: Vec<Arc<[u8; PAGE_BYTES]>>,
+    len: usize,
+}
+
+const PAGE_BYTES: usize = 4096;
+
+impl Content {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut all = vec![0; self.len];
+        self.read(&mut all, 0);
+        all
+    }
+
+    fn read(&self, buf: &mut [u8], offset: usize) -> usize {
+        let from = offset.min(self.len);
+        let to = (offset + buf.len()).min(self.len).max(from);
+        for at in split(from..to) {
+            let page = &self.pages[at.start / PAGE_BYTES];
+            let inside = at.start % PAGE_BYTES..at.start % PAGE_BYTES + at.len();
+            buf[at.start - from..at.end - from].copy_from_slice(&page[inside]);
+        }
+        to - from
+    }
+
+    /// Writes bytes inside the present length.
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        for at in split(offset..offset + bytes.len()) {
+            let page = Arc::make_mut(&mut self.pages[at.start / PAGE_BYTES]);
+            let inside = at.start % PAGE_BYTES..at.start % PAGE_BYTES + at.len();
+            page[inside].copy_from_slice(&bytes[at.start - offset..at.end - offset]);
+        }
+    }
+
+    fn resize(&mut self, len: usize) {
+        if len < self.len {
+            // What is cut off must read as zero if the file grows again.
+            let end = self.len.min(len.next_multiple_of(PAGE_BYTES));
+            self.write(&vec![0; end - len], len);
+        }
+        self.pages
+            .resize(len.div_ceil(PAGE_BYTES), Arc::new([0; PAGE_BYTES]));
+        self.len = len;
+    }
+}
+
+/// The pieces of a range that each lie in one page.
+fn split(range: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let mut from = range.start;
+    std::iter::from_fn(move || {
+        let to = (from + 1).next_multiple_of(PAGE_BYTES).min(range.end);
+        let piece = from..to;
+        from = to;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The part of a write that falls into a sector, and its offset in the file.
@@ -170,19 +232,17 @@ impl Disk {
             for (number, state) in std::mem::take(&mut inode.sectors) {
                 let choice = self.crash_rng.usize(0..=state.older.len());
                 if let Some(older) = state.older.get(choice) {
-                    let from = number * SECTOR_BYTES;
-                    let to = (from + older.len()).min(inode.live.len());
-                    if from < to {
-                        inode.live[from..to].copy_from_slice(&older[..to - from]);
-                    }
                     // What lay past the end of the file when this version was current reads as zero.
-                    let end = (from + SECTOR_BYTES).min(inode.live.len());
-                    inode.live[to.clamp(from.min(end), end)..end].fill(0);
+                    let mut sector = older.clone();
+                    sector.resize(SECTOR_BYTES, 0);
+                    let from = number * SECTOR_BYTES;
+                    sector.truncate(inode.live.len().saturating_sub(from));
+                    inode.live.write(&sector, from);
                 }
             }
             let choice = self.crash_rng.usize(0..=inode.older_lengths.len());
             if let Some(len) = inode.older_lengths.get(choice).copied() {
-                inode.live.resize(len, 0);
+                inode.live.resize(len);
             }
             inode.older_lengths.clear();
         }
@@ -423,7 +483,10 @@ impl Disk {
     pub(super) fn rot(&mut self, path: &Path, offset: u64, change: impl FnOnce(&mut u8)) {
         let inode = self.find(path).expect("the test names a file that exists");
         let file = &mut self.inodes[inode];
-        change(&mut file.live[offset as usize]);
+        let mut byte = [0];
+        file.live.read(&mut byte, offset as usize);
+        change(&mut byte[0]);
+        file.live.write(&byte, offset as usize);
         file.sectors.remove(&(offset as usize / SECTOR_BYTES));
     }
 }

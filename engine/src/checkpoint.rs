@@ -1,0 +1,66 @@
+//! The checkpoint: brings the index files up to a position of the log, and frees what lies behind.
+//!
+//! 1. Note P, the next position to be laid out.
+//! 2. Copy every overlay entry that the index does not have; none is skipped for being too new.
+//! 3. Wait until P and all copies are durable (I1).
+//! 4. Write the copies into the index files and sync those.
+//! 5. Find the segments without a live record, by that index (I6).
+//! 6. Name P in SUPER, together with the payload.
+//! 7. Drop the overlay entries that still equal their copies.
+//!
+//! A failure at any step stops the log: what is on disk is still the checkpoint before.
+
+use dovehouse_wal::{Flaw, Lsn};
+
+use crate::engine::Inner;
+use crate::error::Result;
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Objects whose index entries were written.
+    pub objects: usize,
+    /// Segments that can be reused now.
+    pub freed_segments: usize,
+}
+
+impl Inner {
+    pub(crate) fn checkpoint(&self, clean: bool) -> Result<CheckpointReport> {
+        let mut reclaim = self.reclaim.lock();
+        let result = (|| {
+            let position = self.log.position();
+            let copies = self.index.overlay.copy_dirty();
+            let newest = copies
+                .iter()
+                .map(|copy| copy.entry.head.as_u64() + 1)
+                .max()
+                .unwrap_or(0);
+            let durable = if self.teeth.has(Flaw::CheckpointDoesNotWait) {
+                self.log.durable()
+            } else {
+                self.log
+                    .wait_durable(position.lsn.max(Lsn::from_u64(newest)))?
+            };
+            let written = self.index.write(&copies)?;
+            let dead = reclaim.dead_segments(&self.log, &self.index.slots, position, self.teeth);
+            let freed_segments =
+                self.log
+                    .checkpoint(position, durable, clean, &written.payload, &dead)?;
+            self.index.adopt(written, &copies, durable);
+            Ok(CheckpointReport {
+                objects: copies.len(),
+                freed_segments,
+            })
+        })();
+        match &result {
+            Ok(_) => self
+                .upkeep
+                .checkpointed(self.log.log_bytes(), self.fs.now_ms()),
+            Err(crate::error::Error::Log(error)) => self.log.poison(error),
+            Err(other) => self.log.poison(&dovehouse_wal::Error::Poisoned {
+                cause: other.to_string(),
+            }),
+        }
+        result
+    }
+}

@@ -1,0 +1,375 @@
+//! The engine: one store, its objects, and the threads that keep it.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use dovehouse_wal::fs::Fs;
+use dovehouse_wal::{Access, Drive, Log, LogStats, Opening, Position, Record, Teeth};
+use parking_lot::Mutex;
+
+use crate::checkpoint::CheckpointReport;
+use crate::classes::DEFAULT_TENANT;
+use crate::error::{Error, Result};
+use crate::id::{ClassId, ObjectId, Slot};
+use crate::index::Index;
+use crate::object::Object;
+use crate::options::Builder;
+use crate::reclaim::Reclaim;
+use crate::record::{IMAGE_OVERHEAD_MAX, Kind, encode_class};
+use crate::state::STATE_BYTES_MAX;
+use crate::upkeep::Upkeep;
+
+/// A store of objects.
+///
+/// Cheap to share behind an [`Arc`]; all methods take `&self`. Dropping it stops its threads after what
+/// was committed; [`Engine::close`] also makes the next open faster.
+///
+/// ```
+/// use dovehouse_engine::{Engine, ObjectId};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path())?;
+/// let rooms = engine.class("Room")?;
+/// let lobby = ObjectId::from_bytes([1; 32]);
+///
+/// let mut room = engine.wake(rooms, lobby)?;
+/// room.put(b"topic", b"doves");
+/// if let Some(ticket) = room.commit()? {
+///     ticket.wait()?; // from here on it survives a power cut
+/// }
+/// drop(room); // asleep: no memory, no file descriptor
+///
+/// assert_eq!(engine.wake(rooms, lobby)?.get(b"topic"), Some(&b"doves"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) log: Log<Index>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) reclaim: Mutex<Reclaim>,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) teeth: Teeth,
+    /// Objects that somebody has a handle of: one writer each.
+    awake: Mutex<HashSet<ObjectId>>,
+    pub(crate) read_only: bool,
+    /// The most that an object's state may take.
+    pub(crate) state_bytes_max: usize,
+}
+
+/// Counters and sizes of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Those of the log.
+    pub log: LogStats,
+    /// Objects that are awake.
+    pub awake: usize,
+    /// Index entries in memory: changed since the last checkpoint, or awake.
+    pub overlay_entries: usize,
+    /// Slots that were ever given to an object.
+    pub slots: u64,
+}
+
+impl Engine {
+    /// Opens the store in a directory, creating it if there is none.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Engine> {
+        Self::builder(dir).open()
+    }
+
+    /// Settings for opening a store.
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    pub(crate) fn open_with(builder: Builder, access: Access) -> Result<Engine> {
+        let limits = builder.limits();
+        let Builder {
+            dir,
+            fs,
+            log: options,
+            ..
+        } = builder;
+        let (drive, teeth) = (options.drive, options.teeth);
+        let read_only = access == Access::ReadOnly;
+
+        let opening = Opening::new(fs.clone(), &dir, options, access)?;
+        let is_new = opening.payload().is_empty();
+        let clean = opening.superblock().clean;
+        let index = Arc::new(Index::open(&*fs, &dir, !read_only, opening.payload())?);
+        let log = opening.recover::<_, Error>(index.clone(), |record, _| {
+            // Until the tail was written back, the index files may be torn where it touches them.
+            index
+                .settled
+                .store(false, std::sync::atomic::Ordering::Release);
+            index.replay(record, &dir)
+        })?;
+        if !clean {
+            index
+                .settled
+                .store(false, std::sync::atomic::Ordering::Release);
+        }
+
+        let state_bytes_max = STATE_BYTES_MAX.min(log.record_bytes_max() - IMAGE_OVERHEAD_MAX);
+        let upkeep = Upkeep::new(limits, fs.now_ms());
+        let inner = Arc::new(Inner {
+            fs,
+            dir,
+            log,
+            index,
+            reclaim: Mutex::default(),
+            upkeep,
+            teeth,
+            awake: Mutex::default(),
+            read_only,
+            state_bytes_max,
+        });
+        if is_new && !read_only {
+            // The key of the id hash must be on disk before anything is hashed with it.
+            inner.checkpoint(false)?;
+        }
+        let thread = (drive == Drive::Thread && !read_only).then(|| start_upkeep(&inner));
+        Ok(Engine {
+            inner,
+            thread: Mutex::new(thread),
+        })
+    }
+
+    /// The number of a class of the default tenant, which is made if it is not there.
+    pub fn class(&self, name: &str) -> Result<ClassId> {
+        self.class_of(DEFAULT_TENANT, name)
+    }
+
+    /// The number of a tenant's class, which is made, durably, if it is not there.
+    pub fn class_of(&self, tenant: &str, name: &str) -> Result<ClassId> {
+        let inner = &self.inner;
+        let mut classes = inner.index.classes.lock();
+        if let Some(class) = classes.find(tenant, name) {
+            return Ok(class);
+        }
+        let class = classes.next()?;
+        let body = encode_class(class, tenant, name);
+        let reservation = inner.log.reserve(body.len())?;
+        let record = Record {
+            kind: Kind::Class as u8,
+            flags: 0,
+            body,
+            note: None,
+        };
+        inner.log.append(record, reservation)?.wait()?;
+        classes.insert(class, tenant, name);
+        Ok(class)
+    }
+
+    /// A class's tenant and name.
+    pub fn class_name(&self, class: ClassId) -> Option<(String, String)> {
+        let classes = self.inner.index.classes.lock();
+        classes
+            .name(class)
+            .map(|(tenant, name)| (tenant.to_owned(), name.to_owned()))
+    }
+
+    /// All classes: number, tenant and name.
+    pub fn classes(&self) -> Vec<(ClassId, String, String)> {
+        let classes = self.inner.index.classes.lock();
+        let owned =
+            |(class, tenant, name): (_, &str, &str)| (class, tenant.to_owned(), name.to_owned());
+        classes.all().map(owned).collect()
+    }
+
+    /// Loads an object into memory, for this caller alone: until the handle is dropped, waking it again
+    /// fails with [`Error::Awake`]. An object that was never written, or was erased, is empty.
+    pub fn wake(&self, class: ClassId, id: ObjectId) -> Result<Object> {
+        Object::wake(self.inner.clone(), class, id)
+    }
+
+    /// The earliest alarm of all objects, in milliseconds since 1970; never later than the true one.
+    pub fn next_due(&self) -> Option<u64> {
+        self.inner.index.alarms.next_due()
+    }
+
+    /// Up to `limit` objects with an alarm at or before `until_ms`, earliest first. An object's exact
+    /// alarms are in [`Object::alarms`]; a time outside 2020 to 2054 is rounded here.
+    pub fn due_until(&self, until_ms: u64, limit: usize) -> Result<Vec<Due>> {
+        let mut due = Vec::new();
+        for (due_ms, slot) in self.inner.index.alarms.due_until(until_ms, limit)? {
+            if let Some(info) = self.object_info(slot)? {
+                due.push(Due {
+                    due_ms,
+                    id: info.id,
+                    class: info.entry.class,
+                });
+            }
+        }
+        Ok(due)
+    }
+
+    /// Brings the index up to the present, which shortens the replay after a crash and frees segments.
+    /// Happens by itself in the background.
+    pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.inner.checkpoint(false)
+    }
+
+    /// Gives queued commits their place in the log without writing them, in an engine that was opened
+    /// [without threads](Builder::without_threads): for tests of what may happen in between.
+    pub fn lay_out_queued(&self) {
+        self.inner.log.lay_out_queued();
+    }
+
+    /// The log, for looking at its segments and batches.
+    pub fn log(&self) -> LogView<'_> {
+        LogView(&self.inner.log)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The clock that the engine goes by, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.fs.now_ms()
+    }
+
+    /// Random bits from the engine's source.
+    pub fn random_u64(&self) -> u64 {
+        self.inner.fs.random_u64()
+    }
+
+    /// Calls `listener` whenever tickets may have become durable, or unknown. It runs on the committer's
+    /// thread, so it must be short and must not wait for a commit.
+    pub fn on_progress(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.inner.log.on_progress(listener);
+    }
+
+    /// Why nothing can be committed any more, if a write failed.
+    pub fn stopped(&self) -> Option<Error> {
+        self.inner.log.stopped().map(Error::Log)
+    }
+
+    /// Counters and sizes.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            log: self.inner.log.stats(),
+            awake: self.inner.awake.lock().len(),
+            overlay_entries: self.inner.index.overlay.len(),
+            slots: self.inner.index.slot_limit() - 1,
+        }
+    }
+
+    /// Commits what is queued, makes a last checkpoint, and stops. The next open has nothing to replay.
+    /// Handles of awake objects fail to commit from then on.
+    pub fn close(self) -> Result<()> {
+        self.stop_upkeep();
+        let result = if self.inner.read_only {
+            Ok(())
+        } else {
+            self.inner.checkpoint(true).map(drop)
+        };
+        self.inner.log.close();
+        result
+    }
+
+    fn stop_upkeep(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            self.inner.upkeep.stop();
+            // A panic there was reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop_upkeep();
+        self.inner.log.close();
+    }
+}
+
+/// An object whose alarm is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// When.
+    pub due_ms: u64,
+    /// The object.
+    pub id: ObjectId,
+    /// Its class.
+    pub class: ClassId,
+}
+
+fn start_upkeep(inner: &Arc<Inner>) -> JoinHandle<()> {
+    let weak = Arc::downgrade(inner);
+    inner.log.on_progress(move || {
+        if let Some(inner) = weak.upgrade() {
+            inner.look_after_batch();
+        }
+    });
+    let inner = inner.clone();
+    let thread = std::thread::Builder::new().name("dovehouse-upkeep".into());
+    thread
+        .spawn(move || inner.keep_up())
+        .expect("the system can start a thread")
+}
+
+impl Inner {
+    /// Notes that somebody has the object.
+    pub(crate) fn take_awake(&self, id: ObjectId) -> Result<()> {
+        if self.awake.lock().insert(id) {
+            Ok(())
+        } else {
+            Err(Error::Awake { id })
+        }
+    }
+
+    pub(crate) fn release_awake(&self, id: &ObjectId) {
+        self.awake.lock().remove(id);
+    }
+}
+
+/// A view of the log for tools; see [`Engine::log`].
+#[derive(Clone, Copy, Debug)]
+pub struct LogView<'a>(pub(crate) &'a Log<Index>);
+
+impl LogView<'_> {
+    /// The segments, oldest first.
+    pub fn segments(&self) -> Vec<Arc<dovehouse_wal::Segment>> {
+        self.0.segments()
+    }
+
+    /// The durable batches of a segment.
+    pub fn batches(&self, segment: &Arc<dovehouse_wal::Segment>) -> dovehouse_wal::Batches {
+        self.0.batches(segment, 0)
+    }
+
+    /// The store's identity.
+    pub fn store_id(&self) -> u128 {
+        self.0.store_id()
+    }
+
+    /// Where replay would start.
+    pub fn replay_from(&self) -> Position {
+        self.0.replay_from()
+    }
+
+    /// The size of a segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.0.segment_bytes()
+    }
+}
+
+/// A slot's state as tools see it comes from here.
+impl Engine {
+    /// Slots lie below this number.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (1..self.inner.index.slot_limit()).filter_map(Slot::new)
+    }
+}

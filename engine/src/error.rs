@@ -1,0 +1,66 @@
+//! What can go wrong with the engine, and what the caller does next.
+
+use crate::id::{ClassId, ObjectId};
+
+/// An error of the engine. Each variant says what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log refused or failed; see there.
+    #[error(transparent)]
+    Log(#[from] dovehouse_wal::Error),
+    /// Somebody has this object awake already. Share that handle, or wait until it sleeps.
+    #[error("object {id} is awake already")]
+    Awake {
+        /// The object.
+        id: ObjectId,
+    },
+    /// The id belongs to an object of another class. Fix the call.
+    #[error("object {id} is of class {found:?}, not {asked:?}")]
+    WrongClass {
+        /// The object.
+        id: ObjectId,
+        /// The class it has.
+        found: ClassId,
+        /// The class that was asked for.
+        asked: ClassId,
+    },
+    /// The object's whole state would be larger than a store keeps. Nothing was committed: roll back,
+    /// or delete something and commit again.
+    #[error("the object's state of {bytes} bytes exceeds the limit of {limit}")]
+    TooBig {
+        /// What the state would take, uncompressed.
+        bytes: usize,
+        /// The most that it may take.
+        limit: usize,
+    },
+    /// Bytes of this object are not what was committed; other objects are not concerned. Restore it
+    /// from a backup, or inspect the store with the `dovehouse` command.
+    #[error("{what} is damaged: {why}")]
+    Damaged {
+        /// The object, or the part of the index.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A limit of the store, such as its number of classes. Fix the call.
+    #[error("{what} exceeds the limit of {limit}")]
+    Limit {
+        /// What is too much.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// A result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn damaged(what: impl std::fmt::Display, why: impl Into<String>) -> Self {
+        Error::Damaged {
+            what: what.to_string(),
+            why: why.into(),
+        }
+    }
+}

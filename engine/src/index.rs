@@ -1,0 +1,225 @@
+//! Where every object is: the tables of the last checkpoint, and the overlay on top of them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dovehouse_wal::bytes::{Put, Reader};
+use dovehouse_wal::fs::Fs;
+use dovehouse_wal::{DurableLsn, Ledger, Lsn, Placed};
+use parking_lot::{Mutex, RwLock};
+
+use crate::alarms::{AlarmIndex, encode_zones};
+use crate::classes::Classes;
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, Slot};
+use crate::ids::{HashKey, IdTable, IdUpdate};
+use crate::overlay::{Cell, Copied, DueChange, Overlay};
+use crate::slots::{Entry, SlotTable};
+
+const PAYLOAD_VERSION: u8 = 1;
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) slots: SlotTable,
+    pub(crate) ids: IdTable,
+    pub(crate) alarms: AlarmIndex,
+    pub(crate) overlay: Overlay,
+    /// Ids that the id table does not have yet.
+    new_ids: RwLock<HashMap<ObjectId, Slot>>,
+    pub(crate) classes: Mutex<Classes>,
+    next_slot: AtomicU64,
+    key: HashKey,
+    /// Whether the index files are exactly what a checkpoint wrote: not between a crash and the first
+    /// checkpoint after it.
+    pub(crate) settled: AtomicBool,
+}
+
+/// What goes with a record to the committer.
+pub(crate) struct Note {
+    pub(crate) cell: Arc<Cell>,
+    /// The new version, but for its place.
+    pub(crate) entry: Entry,
+    pub(crate) due: DueChange,
+}
+
+impl Ledger for Index {
+    type Note = Note;
+
+    fn place(&self, note: Note, placed: Placed) -> Lsn {
+        let Note { cell, entry, due } = note;
+        let entry = Entry {
+            head: placed.lsn,
+            bytes: placed.stored_bytes,
+            ..entry
+        };
+        if let Some(due_ms) = due {
+            self.alarms.set(cell.slot, due_ms);
+        }
+        cell.place(entry, due, placed.durable)
+    }
+}
+
+/// A checkpoint's files, written and synced, before it is named.
+pub(crate) struct Written {
+    ids: IdUpdate,
+    zones: Vec<u64>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Index {
+    /// Opens the index files. `payload` is that of the checkpoint on disk, or empty for a new store.
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool, payload: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(payload);
+        let malformed = || Error::damaged("the manifest", "a field of the index ends early");
+        let (next_slot, key) = if payload.is_empty() {
+            (1, std::array::from_fn(|_| fs.random_u64() as u8))
+        } else {
+            Self::decode_start(&mut reader).ok_or_else(malformed)?
+        };
+        let index = Index {
+            slots: SlotTable::open(fs, dir, write)?,
+            ids: IdTable::open(fs, dir, write, key)?,
+            alarms: AlarmIndex::open(fs, dir, write)?,
+            overlay: Overlay::new(),
+            new_ids: RwLock::default(),
+            classes: Mutex::default(),
+            next_slot: AtomicU64::new(next_slot),
+            key,
+            settled: AtomicBool::new(true),
+        };
+        if !payload.is_empty() {
+            *index.classes.lock() = Classes::decode(&mut reader).ok_or_else(malformed)?;
+            index.ids.decode(&mut reader).ok_or_else(malformed)?;
+            index.alarms.decode(&mut reader).ok_or_else(malformed)?;
+        }
+        Ok(index)
+    }
+
+    fn decode_start(reader: &mut Reader<'_>) -> Option<(u64, HashKey)> {
+        (reader.u8()? == PAYLOAD_VERSION).then_some(())?;
+        Some((reader.varint()?, reader.array()?))
+    }
+
+    fn encode_payload(&self, ids: &IdUpdate, zones: &[u64]) -> Vec<u8> {
+        let mut payload = vec![PAYLOAD_VERSION];
+        payload.put_varint(self.next_slot.load(Ordering::Acquire));
+        payload.extend_from_slice(&self.key);
+        self.classes.lock().encode(&mut payload);
+        ids.encode(&mut payload);
+        encode_zones(zones, &mut payload);
+        payload
+    }
+
+    /// Slots lie below this.
+    pub(crate) fn slot_limit(&self) -> u64 {
+        self.next_slot.load(Ordering::Acquire)
+    }
+
+    /// A slot for a new object.
+    pub(crate) fn allocate_slot(&self) -> Result<Slot> {
+        let number = self.next_slot.fetch_add(1, Ordering::AcqRel);
+        Slot::new(number).ok_or(Error::Limit {
+            what: "the number of objects",
+            limit: Slot::LIMIT,
+        })
+    }
+
+    /// Keeps slots that replay found from being given away.
+    pub(crate) fn note_slot(&self, slot: Slot) {
+        self.next_slot.fetch_max(slot.get() + 1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn note_id(&self, id: ObjectId, slot: Slot) {
+        self.new_ids.write().insert(id, slot);
+    }
+
+    /// The slots that may be this id's: the one, if it is new; else those whose fingerprints agree.
+    pub(crate) fn find(&self, id: &ObjectId) -> Result<Vec<Slot>> {
+        if let Some(slot) = self.new_ids.read().get(id) {
+            return Ok(vec![*slot]);
+        }
+        let hash = self.ids.hash(id);
+        let mut found = Vec::new();
+        for slot in self.ids.candidates(hash)? {
+            if self
+                .newest(slot)?
+                .is_some_and(|entry| entry.fingerprint == hash.fingerprint())
+            {
+                found.push(slot);
+            }
+        }
+        let trusted = self.settled.load(Ordering::Acquire);
+        if found.is_empty() && trusted && !self.ids.is_intact(hash)? {
+            return Err(Error::damaged(
+                "a bucket of the id table",
+                "its checksum is wrong",
+            ));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn fingerprint(&self, id: &ObjectId) -> u32 {
+        self.ids.hash(id).fingerprint()
+    }
+
+    /// The newest version of a slot.
+    pub(crate) fn newest(&self, slot: Slot) -> Result<Option<Entry>> {
+        match self.overlay.get(slot) {
+            Some(cell) => Ok(cell.newest()),
+            None => self.slots.get(slot),
+        }
+    }
+
+    /// The cell of a slot.
+    pub(crate) fn cell(&self, slot: Slot) -> Result<Arc<Cell>> {
+        self.overlay.get_or_insert(slot, || self.slots.get(slot))
+    }
+
+    /// Writes what the checkpoint copied into the index files and syncs them.
+    pub(crate) fn write(&self, copies: &[Copied]) -> Result<Written> {
+        if !copies.is_empty() {
+            let entries: Vec<_> = copies.iter().map(|copy| (copy.slot, copy.entry)).collect();
+            self.slots.write(&entries)?;
+            self.slots.sync()?;
+        }
+        let new_ids = copies
+            .iter()
+            .filter_map(|copy| Some((self.ids.hash(&copy.new_id?), copy.slot)));
+        let new_ids: Vec<_> = new_ids.collect();
+        let fingerprint_of = |slot| Ok(self.slots.get(slot)?.map(|entry| entry.fingerprint));
+        let mut ids = self.ids.prepare(&new_ids, &fingerprint_of)?;
+        if !new_ids.is_empty() {
+            self.ids.write(&mut ids)?;
+        }
+        let times: Vec<_> = copies
+            .iter()
+            .filter_map(|copy| Some((copy.slot, copy.due?)))
+            .collect();
+        let zones = self.alarms.write(&times)?;
+        let payload = self.encode_payload(&ids, &zones);
+        Ok(Written {
+            ids,
+            zones,
+            payload,
+        })
+    }
+
+    /// The checkpoint counts: the overlay lets go of what it wrote.
+    pub(crate) fn adopt(&self, written: Written, copies: &[Copied], durable: DurableLsn) {
+        self.ids.adopt(written.ids);
+        self.alarms.adopt(written.zones);
+        self.overlay.settle(copies, durable, |copy| {
+            if let Some(due_ms) = copy.due {
+                self.alarms.settle(copy.slot, due_ms);
+            }
+        });
+        let mut new_ids = self.new_ids.write();
+        for id in copies.iter().filter_map(|copy| copy.new_id) {
+            new_ids.remove(&id);
+        }
+        drop(new_ids);
+        self.settled.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,102 @@
+//! Looking at objects without waking them, and checking that a store is what it should be.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, Slot};
+use crate::record::Meta;
+use crate::slots::Entry;
+use crate::state::Alarm;
+
+/// What is known of an object without reading its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObjectInfo {
+    /// Its number in the store.
+    pub slot: Slot,
+    /// Its id.
+    pub id: ObjectId,
+    /// Its index entry.
+    pub entry: Entry,
+    /// The name that the id was made from, if it is kept.
+    pub name: Option<String>,
+    /// When its last image was written, in milliseconds since 1970.
+    pub written_ms: u64,
+    /// As of its last image.
+    pub kv_count: u64,
+    /// Bytes of keys and values, as of its last image.
+    pub kv_bytes: u64,
+    /// Database pages, as of its last image.
+    pub page_count: u64,
+    /// Its alarms, as of its last image.
+    pub alarms: Vec<Alarm>,
+}
+
+impl Engine {
+    /// All objects that have a state or had one, in the order in which they were made. An object that
+    /// cannot be read comes as an error; the others follow.
+    pub fn objects(&self) -> impl Iterator<Item = Result<ObjectInfo>> + '_ {
+        self.slots()
+            .filter_map(|slot| self.object_info(slot).transpose())
+    }
+
+    /// What is known of the object in a slot; `None` if there is none.
+    pub fn object_info(&self, slot: Slot) -> Result<Option<ObjectInfo>> {
+        loop {
+            let Some(entry) = self.durable_entry(slot)? else {
+                return Ok(None);
+            };
+            if let Some(meta) = self.inner.load_meta(slot, &entry)? {
+                return Ok(Some(info(slot, entry, meta)));
+            }
+            if self.durable_entry(slot)? == Some(entry) {
+                let why = format!("no segment has its record at {}", entry.head);
+                return Err(Error::damaged(format!("slot {slot}"), why));
+            }
+        }
+    }
+
+    /// Whether the id table finds an object where the slot table has it.
+    pub fn finds(&self, info: &ObjectInfo) -> Result<bool> {
+        Ok(self.inner.index.find(&info.id)?.contains(&info.slot))
+    }
+
+    /// The slot of an id, if the store has it.
+    pub fn find(&self, id: &ObjectId) -> Result<Option<ObjectInfo>> {
+        for slot in self.inner.index.find(id)? {
+            if let Some(info) = self.object_info(slot)?.filter(|info| info.id == *id) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
+    }
+
+    fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
+        match self.inner.index.overlay.get(slot) {
+            Some(cell) => Ok(cell.durable(self.inner.log.durable())),
+            None => self.inner.index.slots.get(slot),
+        }
+    }
+}
+
+fn info(slot: Slot, entry: Entry, meta: Meta) -> ObjectInfo {
+    let Meta {
+        id,
+        name,
+        written_ms,
+        alarms,
+        kv_count,
+        kv_bytes,
+        page_count,
+    } = meta;
+    ObjectInfo {
+        slot,
+        id,
+        entry,
+        name,
+        written_ms,
+        kv_count,
+        kv_bytes,
+        page_count,
+        alarms,
+    }
+}

@@ -1,0 +1,52 @@
+//! An embedded store for millions of small objects that share one log.
+//!
+//! Each object has an id, a class, sorted keys, database pages, and alarms. It sleeps in a few hundred
+//! bytes on disk; [`Engine::wake`] loads it with one read, its writes act on memory, and
+//! [`Object::commit`] appends them as one record. One durable write serves the commits of many objects.
+//!
+//! This crate does **not** know SQLite and schedules nothing: who wakes an object, and when, is for the
+//! layers above. It starts two threads and no async runtime.
+//!
+//! See `docs/architecture.md` for the way of a put, and `docs/format/` for every byte on disk.
+
+#![deny(unsafe_code)]
+
+mod alarms;
+mod checkpoint;
+mod classes;
+mod compress;
+mod engine;
+mod error;
+mod id;
+mod ids;
+mod index;
+#[allow(unsafe_code)]
+mod index_file;
+mod inspect;
+mod kv;
+mod load;
+mod object;
+mod options;
+mod overlay;
+mod page_diff;
+mod reclaim;
+mod record;
+mod replay;
+mod slots;
+mod state;
+mod upkeep;
+
+pub use checkpoint::CheckpointReport;
+pub use classes::DEFAULT_TENANT;
+pub use dovehouse_wal as wal;
+pub use dovehouse_wal::{Flaw, Lsn, Teeth, Ticket, TicketState};
+pub use engine::{Due, Engine, LogView, Stats};
+pub use error::{Error, Result};
+pub use id::{ClassId, ObjectId, ParseIdError, Slot};
+pub use inspect::ObjectInfo;
+pub use kv::List;
+pub use object::{NAME_BYTES_MAX, Object};
+pub use options::Builder;
+pub use record::{Header, Kind, Meta};
+pub use slots::Entry;
+pub use state::{Alarm, PAGE_BYTES, STATE_BYTES_MAX, Savepoint};

@@ -1,0 +1,150 @@
+//! Loading an object: one read for its image, and one for each delta on top.
+
+use dovehouse_wal::bytes::Reader;
+use dovehouse_wal::{Lsn, OwnedRecord};
+
+use crate::engine::Inner;
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, Slot};
+use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
+use crate::slots::Entry;
+use crate::state::State;
+
+/// What a chain of records says of an object.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) id: ObjectId,
+    pub(crate) name: Option<String>,
+    pub(crate) state: State,
+    /// The image's stored bytes, and those of the deltas on top of it.
+    pub(crate) image_bytes: u64,
+    pub(crate) chain_bytes: u64,
+}
+
+/// A record of the chain, its header taken off.
+struct Link {
+    record: OwnedRecord,
+    kind: Kind,
+    /// Where the payload starts in the body.
+    payload: usize,
+}
+
+impl Link {
+    fn payload(&self) -> Reader<'_> {
+        Reader::new(&self.record.body[self.payload..])
+    }
+}
+
+impl Inner {
+    /// Loads the version of an object that an entry names. `None` if one of its records is no longer
+    /// where the entry says: look at the entry again.
+    pub(crate) fn load(&self, slot: Slot, entry: &Entry) -> Result<Option<Loaded>> {
+        let Some(chain) = self.read_chain(slot, entry)? else {
+            return Ok(None);
+        };
+        let malformed = |link: &Link| malformed(slot, link.record.lsn);
+        let (base, deltas) = chain.split_last().expect("a chain has its head");
+        let mut payload = base.payload();
+        let (id, name, mut state) = if base.kind == Kind::Erase {
+            let id = decode_erase(&mut payload).ok_or_else(|| malformed(base))?;
+            (id, None, State::default())
+        } else {
+            let (meta, state) = decode_image(&mut payload).ok_or_else(|| malformed(base))?;
+            (meta.id, meta.name, state)
+        };
+        for delta in deltas.iter().rev() {
+            apply_delta(&mut delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
+        }
+        let chain_bytes = deltas
+            .iter()
+            .map(|delta| delta.record.body.len() as u64)
+            .sum();
+        let image_bytes = base.record.body.len() as u64;
+        Ok(Some(Loaded {
+            id,
+            name,
+            state,
+            image_bytes,
+            chain_bytes,
+        }))
+    }
+
+    /// Only the meta of the image under an entry; `None` as for [`Inner::load`].
+    pub(crate) fn load_meta(&self, slot: Slot, entry: &Entry) -> Result<Option<Meta>> {
+        let Some(chain) = self.read_chain(slot, entry)? else {
+            return Ok(None);
+        };
+        let base = chain.last().expect("a chain has its head");
+        let meta = match base.kind {
+            Kind::Erase => decode_erase(&mut base.payload()).map(Meta::erased),
+            _ => Meta::decode(&mut base.payload()),
+        };
+        meta.ok_or_else(|| malformed(slot, base.record.lsn))
+            .map(Some)
+    }
+
+    /// The records from the head down to the image or erase at the base.
+    fn read_chain(&self, slot: Slot, entry: &Entry) -> Result<Option<Vec<Link>>> {
+        let mut chain = Vec::with_capacity(usize::from(entry.depth) + 1);
+        let (mut at, mut hint) = (entry.head, entry.bytes as usize);
+        for depth in (0..=entry.depth).rev() {
+            let Some(record) = self.log.read(at, hint)? else {
+                return Ok(None);
+            };
+            let seq = entry.image_seq() + u64::from(depth);
+            let link =
+                check_link(record, slot, entry, seq, depth).ok_or_else(|| malformed(slot, at))?;
+            at = link.record.link;
+            hint = 0;
+            chain.push(link);
+        }
+        Ok(Some(chain))
+    }
+}
+
+/// Whether a record is the one that a chain has at this depth.
+fn check_link(record: OwnedRecord, slot: Slot, entry: &Entry, seq: u64, depth: u8) -> Option<Link> {
+    let mut reader = Reader::new(&record.body);
+    let header = Header::decode(&mut reader)?;
+    let expected = Header {
+        slot,
+        generation: entry.generation,
+        seq,
+        class: entry.class,
+        depth,
+    };
+    let kind = Kind::from_u8(record.kind)?;
+    let fits = match kind {
+        Kind::Image | Kind::Erase => depth == 0,
+        Kind::Delta => depth > 0,
+        _ => false,
+    };
+    let payload = record.body.len() - reader.rest().len();
+    (header == expected && fits).then_some(Link {
+        record,
+        kind,
+        payload,
+    })
+}
+
+fn malformed(slot: Slot, at: Lsn) -> Error {
+    Error::damaged(
+        format!("slot {slot}"),
+        format!("its record at {at} is not what the index says"),
+    )
+}
+
+impl Meta {
+    /// What an erased object's meta would say.
+    fn erased(id: ObjectId) -> Self {
+        Meta {
+            id,
+            name: None,
+            written_ms: 0,
+            alarms: Vec::new(),
+            kv_count: 0,
+            kv_bytes: 0,
+            page_count: 0,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How an engine is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dovehouse_wal::fs::{Fs, RealFs};
+use dovehouse_wal::{Access, Drive, LogOptions, Teeth};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::upkeep::Limits;
+
+/// Settings of an engine; see [`Engine::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    pub(crate) dir: PathBuf,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) log: LogOptions,
+    checkpoint_bytes: u64,
+    checkpoint_ms: u64,
+    memory_bytes: u64,
+}
+
+/// What an overlay entry takes, its place in the map included.
+const OVERLAY_ENTRY_BYTES: u64 = 256;
+
+impl Builder {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Builder {
+            dir: dir.to_owned(),
+            fs: Arc::new(RealFs),
+            log: LogOptions::default(),
+            checkpoint_bytes: 256 << 20,
+            checkpoint_ms: 60_000,
+            memory_bytes: 256 << 20,
+        }
+    }
+
+    /// The size of a segment file of a new store: a multiple of 4 KiB from 64 KiB to 2 GiB. An
+    /// existing store keeps its own. Objects and commits are limited to about a quarter of it.
+    /// Default 64 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.log.segment_bytes = bytes;
+        self
+    }
+
+    /// Log bytes after which a checkpoint is made; they bound the time to reopen after a crash.
+    /// Default 256 MiB.
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Milliseconds after which a checkpoint is made if anything was written. Default 60,000.
+    pub fn checkpoint_ms(mut self, ms: u64) -> Self {
+        self.checkpoint_ms = ms;
+        self
+    }
+
+    /// Memory for what changed since the last checkpoint: a checkpoint starts when it fills a quarter
+    /// of this. Awake objects are not counted; their owner bounds them. Default 256 MiB.
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// Another disk, clock and source of randomness.
+    pub fn fs(mut self, fs: Arc<dyn Fs>) -> Self {
+        self.fs = fs;
+        self
+    }
+
+    /// No threads: waiting for a ticket runs the committer, and checkpoints are the caller's to make.
+    /// For deterministic tests.
+    pub fn without_threads(mut self) -> Self {
+        self.log.drive = Drive::Caller;
+        self
+    }
+
+    /// Plants a fault, to see whether tests notice.
+    pub fn teeth(mut self, teeth: Teeth) -> Self {
+        self.log.teeth = teeth;
+        self
+    }
+
+    /// Opens the store, creating it if the directory has none.
+    ///
+    /// Starts two threads, `dovehouse-commit` and `dovehouse-upkeep`, which end with the engine.
+    pub fn open(self) -> Result<Engine> {
+        Engine::open_with(self, Access::Create)
+    }
+
+    /// Opens a store that exists.
+    pub fn open_existing(self) -> Result<Engine> {
+        Engine::open_with(self, Access::Write)
+    }
+
+    /// Opens a store for looking at it. Writes nothing: what a crash left in the log is replayed in
+    /// memory. Fails while another process has it open for writing.
+    pub fn open_read_only(self) -> Result<Engine> {
+        Engine::open_with(self, Access::ReadOnly)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            log_bytes: self.checkpoint_bytes,
+            age_ms: self.checkpoint_ms,
+            overlay_entries: (self.memory_bytes / 4 / OVERLAY_ENTRY_BYTES) as usize,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which segments hold nothing that is needed any more.
+//!
+//! Dead records never come back to life, so each segment needs to be looked through once: a cursor
+//! moves past dead records and stops at a live one, the segment's *witness*. While the witness lives,
+//! a look costs one index entry; when it dies, the cursor moves on. A segment whose cursor reaches
+//! its end is free. Nothing of this is on disk, so there is no count that a crash could make wrong.
+//!
+//! Records are judged by the index on disk, synced, as the checkpoint that frees them leaves it: what
+//! is dead there is dead for the newest and for the last durable version too, since those are never
+//! older (I6).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dovehouse_wal::bytes::Reader;
+use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, Position, RecordView, Segment, Teeth};
+
+use crate::error::Result;
+use crate::id::Slot;
+use crate::record::{Header, Kind};
+use crate::slots::{Entry, SlotTable};
+
+type Log = dovehouse_wal::Log<crate::index::Index>;
+
+/// Whether a record is needed by a version of its object.
+///
+/// The one rule: a record is dead once a later image or erase of the same object exists.
+pub(crate) fn is_live(header: &Header, at: Lsn, entry: &Entry) -> bool {
+    if header.generation != entry.generation {
+        return header.generation > entry.generation;
+    }
+    match header.seq.cmp(&entry.seq) {
+        // The same commit may lie in the log twice, after a recovery that wrote it again.
+        std::cmp::Ordering::Equal => at == entry.head,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Less => header.seq >= entry.image_seq(),
+    }
+}
+
+/// How far each segment was looked through.
+#[derive(Debug, Default)]
+pub(crate) struct Reclaim {
+    cursors: HashMap<u32, Cursor>,
+}
+
+#[derive(Debug, Default)]
+struct Cursor {
+    /// The offset of the batch with the witness.
+    batch: u32,
+    witness: Option<(Header, Lsn)>,
+}
+
+impl Reclaim {
+    /// The segments before `replay_from` in which nothing is live by the slot table on disk.
+    pub(crate) fn dead_segments(
+        &mut self,
+        log: &Log,
+        slots: &SlotTable,
+        replay_from: Position,
+        teeth: Teeth,
+    ) -> Vec<u32> {
+        let mut dead = Vec::new();
+        let mut cursors = HashMap::new();
+        for segment in log.segments() {
+            if segment.segno >= replay_from.lsn.segno() {
+                continue;
+            }
+            let mut cursor = self.cursors.remove(&segment.segno).unwrap_or_default();
+            if teeth.has(Flaw::ReuseLiveSegment) || advance(&mut cursor, log, &segment, slots) {
+                dead.push(segment.segno);
+            } else {
+                cursors.insert(segment.segno, cursor);
+            }
+        }
+        self.cursors = cursors;
+        dead
+    }
+}
+
+/// Moves the cursor to the next live record; `true` if there is none.
+fn advance(cursor: &mut Cursor, log: &Log, segment: &Arc<Segment>, slots: &SlotTable) -> bool {
+    if let Some((header, at)) = &cursor.witness
+        && lives(header, *at, slots)
+    {
+        return false;
+    }
+    let mut batches = log.batches(segment, cursor.batch);
+    loop {
+        cursor.batch = batches.position().offset();
+        match batches.next() {
+            None => return true,
+            // What cannot be read may be needed: keep it for those who can tell.
+            Some(Err(_)) => {
+                cursor.witness = None;
+                return false;
+            }
+            Some(Ok(batch)) => match batch.records().find_map(|record| witness(&record, slots)) {
+                Some(Witness::Object(header, at)) => {
+                    cursor.witness = Some((header, at));
+                    return false;
+                }
+                Some(Witness::Unknown) => {
+                    cursor.witness = None;
+                    return false;
+                }
+                None => {}
+            },
+        }
+    }
+}
+
+enum Witness {
+    Object(Header, Lsn),
+    /// A record that this program does not understand, or an entry that is damaged.
+    Unknown,
+}
+
+fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
+    match Kind::from_u8(record.kind) {
+        // The checkpoint's payload holds all classes.
+        Some(Kind::Class) => None,
+        Some(Kind::Image | Kind::Delta | Kind::Erase) => {
+            match Header::decode(&mut Reader::new(record.body)) {
+                Some(header) if lives(&header, record.lsn, slots) => {
+                    Some(Witness::Object(header, record.lsn))
+                }
+                Some(_) => None,
+                None => Some(Witness::Unknown),
+            }
+        }
+        _ if record.flags & FLAG_SKIPPABLE != 0 => None,
+        _ => Some(Witness::Unknown),
+    }
+}
+
+fn lives(header: &Header, at: Lsn, slots: &SlotTable) -> bool {
+    match entry(header.slot, slots) {
+        Ok(Some(entry)) => is_live(header, at, &entry),
+        // An index without the object, or a damaged entry: the record may be all that is left of it.
+        Ok(None) | Err(_) => true,
+    }
+}
+
+fn entry(slot: Slot, slots: &SlotTable) -> Result<Option<Entry>> {
+    slots.get(slot)
+}

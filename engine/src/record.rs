@@ -1,0 +1,436 @@
+//! What an object's records say. Each is self-describing: it names its slot, generation, sequence
+//! number, class and depth, so that compaction and a rebuild of the index need nothing else.
+//!
+//! ```text
+//! record  = slot varint · generation u8 · seq varint · class varint · depth u8 · payload
+//! IMAGE   = meta · state: the whole object (depth 0)
+//! DELTA   = operation*: on top of the record that the frame's link names
+//! ERASE   = id: the object has no state (depth 0)
+//! CLASS   = number varint · tenant · name: belongs to no object
+//! ```
+//! See `docs/format/` for the fields and for the kinds that are reserved.
+
+use std::sync::Arc;
+
+use dovehouse_wal::bytes::{Put, Reader};
+
+use crate::compress::{compress, decompress};
+use crate::id::{ClassId, ObjectId, Slot};
+use crate::page_diff;
+use crate::slots::SEQ_LIMIT;
+use crate::state::{Alarm, Changes, PAGE_BYTES, STATE_BYTES_MAX, State};
+
+/// A record's kind: the number in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An object's whole state.
+    Image = 1,
+    /// A change on top of the record before it.
+    Delta = 2,
+    /// The object has no state from here on.
+    Erase = 3,
+    /// A class's number and name.
+    Class = 4,
+    /// A class's compression dictionary (reserved).
+    Dictionary = 5,
+    /// A record lies elsewhere from here on (reserved).
+    Remap = 6,
+    /// Pages of a big object (reserved).
+    Pages = 7,
+    /// A leaf of a big object's page map (reserved).
+    Leaf = 8,
+    /// The place of a large payload (reserved).
+    Blob = 9,
+    /// A part of a staged transaction (reserved).
+    Chunk = 10,
+    /// The end of a staged transaction: it counts (reserved).
+    TransactionEnd = 11,
+    /// The state is that of an earlier point, or of another object (reserved).
+    Reference = 12,
+    /// Something must be kept (reserved).
+    Pin = 13,
+    /// The object and its history are gone (reserved).
+    Purge = 14,
+}
+
+impl Kind {
+    /// The kind with this number, reserved ones included.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        use Kind::*;
+        let all = [
+            Image,
+            Delta,
+            Erase,
+            Class,
+            Dictionary,
+            Remap,
+            Pages,
+            Leaf,
+            Blob,
+            Chunk,
+            TransactionEnd,
+            Reference,
+            Pin,
+            Purge,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// The start of every record that belongs to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The object.
+    pub slot: Slot,
+    /// Which use of the slot.
+    pub generation: u8,
+    /// The number of the commit.
+    pub seq: u64,
+    /// The object's class.
+    pub class: ClassId,
+    /// Deltas on top of the last image, this one included.
+    pub depth: u8,
+}
+
+impl Header {
+    fn encode(&self, body: &mut Vec<u8>) {
+        body.put_varint(self.slot.get());
+        body.push(self.generation);
+        body.put_varint(self.seq);
+        body.put_varint(u64::from(self.class.0));
+        body.push(self.depth);
+    }
+
+    /// Takes the header off a record's body.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let header = Header {
+            slot: Slot::new(reader.varint()?)?,
+            generation: reader.u8()?,
+            seq: reader.varint()?,
+            class: ClassId(u16::try_from(reader.varint()?).ok()?),
+            depth: reader.u8()?,
+        };
+        (header.seq < SEQ_LIMIT && u64::from(header.depth) <= header.seq).then_some(header)
+    }
+}
+
+/// What an image says of its object before the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The object's id.
+    pub id: ObjectId,
+    /// The name that the id was made from, if the layer above keeps it.
+    pub name: Option<String>,
+    /// When the image was written, in milliseconds since 1970.
+    pub written_ms: u64,
+    /// Sorted by name.
+    pub alarms: Vec<Alarm>,
+    /// How many keys there are.
+    pub kv_count: u64,
+    /// Bytes of all keys and values.
+    pub kv_bytes: u64,
+    /// How many database pages there are.
+    pub page_count: u64,
+}
+
+const NAMED: u8 = 1;
+const HAS_ALARMS: u8 = 2;
+const HAS_PAGES: u8 = 4;
+
+const RAW: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// What stands around the state in an image: ids, numbers, and a name of at most 1 KiB.
+pub(crate) const IMAGE_OVERHEAD_MAX: usize = 2048;
+
+impl Meta {
+    fn encode(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(self.id.as_bytes());
+        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+        body.push(
+            flag(self.name.is_some(), NAMED)
+                | flag(!self.alarms.is_empty(), HAS_ALARMS)
+                | flag(self.page_count > 0, HAS_PAGES),
+        );
+        if let Some(name) = &self.name {
+            body.put_prefixed(name.as_bytes());
+        }
+        body.put_varint(self.written_ms);
+        if !self.alarms.is_empty() {
+            encode_alarms(&self.alarms, body);
+        }
+        body.put_varint(self.kv_count);
+        body.put_varint(self.kv_bytes);
+        if self.page_count > 0 {
+            body.put_varint(self.page_count);
+            body.push(PAGE_BYTES.ilog2() as u8);
+        }
+    }
+
+    /// Takes an image's meta off its body, after the header.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let id = ObjectId::from_bytes(reader.array()?);
+        let flags = reader.u8()?;
+        let name = match flags & NAMED {
+            0 => None,
+            _ => Some(String::from_utf8(reader.prefixed()?.to_vec()).ok()?),
+        };
+        let written_ms = reader.varint()?;
+        let alarms = if flags & HAS_ALARMS == 0 {
+            Vec::new()
+        } else {
+            decode_alarms(reader)?
+        };
+        let (kv_count, kv_bytes) = (reader.varint()?, reader.varint()?);
+        let page_count = if flags & HAS_PAGES == 0 {
+            0
+        } else {
+            reader.varint()?
+        };
+        if page_count > 0 && reader.u8()? != PAGE_BYTES.ilog2() as u8 {
+            return None;
+        }
+        Some(Meta {
+            id,
+            name,
+            written_ms,
+            alarms,
+            kv_count,
+            kv_bytes,
+            page_count,
+        })
+    }
+}
+
+fn encode_alarms(alarms: &[Alarm], body: &mut Vec<u8>) {
+    body.put_varint(alarms.len() as u64);
+    for alarm in alarms {
+        body.put_prefixed(alarm.name.as_bytes());
+        body.put_varint(alarm.due_ms);
+        body.put_varint(u64::from(alarm.attempts));
+        body.put_prefixed(alarm.schedule.as_bytes());
+    }
+}
+
+fn decode_alarms(reader: &mut Reader<'_>) -> Option<Vec<Alarm>> {
+    let count = reader.length()?;
+    let text = |reader: &mut Reader<'_>| String::from_utf8(reader.prefixed()?.to_vec()).ok();
+    let mut alarms = Vec::new();
+    for _ in 0..count {
+        alarms.push(Alarm {
+            name: text(reader)?,
+            due_ms: reader.varint()?,
+            attempts: u32::try_from(reader.varint()?).ok()?,
+            schedule: text(reader)?,
+        });
+    }
+    Some(alarms)
+}
+
+/// An IMAGE record's body.
+pub(crate) fn encode_image(
+    header: &Header,
+    id: ObjectId,
+    name: Option<&str>,
+    written_ms: u64,
+    state: &State,
+) -> Vec<u8> {
+    let mut body = Vec::new();
+    header.encode(&mut body);
+    let meta = Meta {
+        id,
+        name: name.map(str::to_owned),
+        written_ms,
+        alarms: state.alarms.clone(),
+        kv_count: state.kv.len() as u64,
+        kv_bytes: state.kv_bytes() as u64,
+        page_count: state.pages.len() as u64,
+    };
+    meta.encode(&mut body);
+    let raw = encode_state(state);
+    let compressed = compress(&raw, b"");
+    body.push(if compressed.is_some() { ZSTD } else { RAW });
+    body.put_varint(0); // dictionary: none
+    body.put_varint(raw.len() as u64);
+    body.extend_from_slice(compressed.as_deref().unwrap_or(&raw));
+    body
+}
+
+/// The sorted keys with their values, then the pages; zero pages take a byte.
+fn encode_state(state: &State) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(state.bytes() + state.pages.len() + 8 * state.kv.len());
+    for (key, value) in &state.kv {
+        raw.put_prefixed(key);
+        raw.put_prefixed(value);
+    }
+    for page in &state.pages {
+        raw.push(u8::from(page.is_some()));
+        raw.extend_from_slice(page.as_deref().unwrap_or_default());
+    }
+    raw
+}
+
+/// The meta and the state of an IMAGE record's body, after its header.
+pub(crate) fn decode_image(reader: &mut Reader<'_>) -> Option<(Meta, State)> {
+    let meta = Meta::decode(reader)?;
+    let codec = reader.u8()?;
+    let dictionary = reader.varint()?;
+    let raw_len = reader.length()?;
+    let frame = reader.rest();
+    if dictionary != 0 || raw_len > STATE_BYTES_MAX {
+        return None;
+    }
+    let raw = match codec {
+        RAW if frame.len() == raw_len => frame.to_vec(),
+        ZSTD => decompress(frame, b"", raw_len)?,
+        _ => return None,
+    };
+    let mut state = decode_state(&raw, &meta)?;
+    state.alarms.clone_from(&meta.alarms);
+    Some((meta, state))
+}
+
+fn decode_state(raw: &[u8], meta: &Meta) -> Option<State> {
+    let mut reader = Reader::new(raw);
+    let mut state = State::default();
+    for _ in 0..meta.kv_count {
+        let key = reader.prefixed()?.to_vec();
+        state.set_kv(key, Some(reader.prefixed()?.to_vec()));
+    }
+    for _ in 0..meta.page_count {
+        let page = match reader.u8()? {
+            0 => None,
+            1 => Some(Arc::from(reader.take(PAGE_BYTES)?)),
+            _ => return None,
+        };
+        state.pages.push(page);
+    }
+    (reader.is_empty() && state.kv_bytes() as u64 == meta.kv_bytes).then_some(state)
+}
+
+/// An ERASE record's body.
+pub(crate) fn encode_erase(header: &Header, id: ObjectId) -> Vec<u8> {
+    let mut body = Vec::new();
+    header.encode(&mut body);
+    body.extend_from_slice(id.as_bytes());
+    body
+}
+
+/// The id in an ERASE record's body, after its header.
+pub(crate) fn decode_erase(reader: &mut Reader<'_>) -> Option<ObjectId> {
+    reader.array().map(ObjectId::from_bytes)
+}
+
+/// The operations of a DELTA record.
+mod operation {
+    pub(super) const PUT: u8 = 1;
+    pub(super) const DELETE: u8 = 2;
+    pub(super) const ALARMS: u8 = 3;
+    pub(super) const PAGE_COUNT: u8 = 4;
+    pub(super) const PAGE: u8 = 5;
+}
+
+/// A DELTA record's body.
+pub(crate) fn encode_delta(header: &Header, changes: &Changes<'_>, alarms: &[Alarm]) -> Vec<u8> {
+    let mut body = Vec::new();
+    header.encode(&mut body);
+    for (key, value) in &changes.kv {
+        body.push(if value.is_some() {
+            operation::PUT
+        } else {
+            operation::DELETE
+        });
+        body.put_prefixed(key);
+        if let Some(value) = value {
+            body.put_prefixed(value);
+        }
+    }
+    if changes.alarms {
+        body.push(operation::ALARMS);
+        encode_alarms(alarms, &mut body);
+    }
+    // The count first: the pages behind it are gone, and the ones before it can be written.
+    if let Some(count) = changes.page_count {
+        body.push(operation::PAGE_COUNT);
+        body.put_varint(count as u64);
+    }
+    for (number, old, new) in &changes.pages {
+        body.push(operation::PAGE);
+        body.put_varint(u64::from(*number));
+        page_diff::encode(*old, *new, &mut body);
+    }
+    body
+}
+
+/// Applies a DELTA record's operations, which follow its header. `None` is damage.
+pub(crate) fn apply_delta(reader: &mut Reader<'_>, state: &mut State) -> Option<()> {
+    while !reader.is_empty() {
+        match reader.u8()? {
+            operation::PUT => {
+                let key = reader.prefixed()?.to_vec();
+                state.set_kv(key, Some(reader.prefixed()?.to_vec()));
+            }
+            operation::DELETE => {
+                state.set_kv(reader.prefixed()?.to_vec(), None);
+            }
+            operation::ALARMS => state.alarms = decode_alarms(reader)?,
+            operation::PAGE_COUNT => {
+                let count = reader.length()?;
+                if count > STATE_BYTES_MAX {
+                    return None;
+                }
+                state.pages.resize(count, None);
+            }
+            operation::PAGE => {
+                let number = u32::try_from(reader.varint()?).ok()?;
+                if number == 0 || number as usize > state.pages.len() {
+                    return None;
+                }
+                let page = page_diff::decode(reader, state.page(number), PAGE_BYTES)?;
+                state.set_page(number, page.map(Arc::from));
+            }
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// The alarms that a DELTA record sets, if it sets them; `Err` is damage.
+pub(crate) fn delta_alarms(reader: &mut Reader<'_>) -> Result<Option<Vec<Alarm>>, ()> {
+    let mut skip = || -> Option<Option<Vec<Alarm>>> {
+        while !reader.is_empty() {
+            match reader.u8()? {
+                operation::PUT => {
+                    reader.prefixed()?;
+                    reader.prefixed()?;
+                }
+                operation::DELETE => drop(reader.prefixed()?),
+                operation::ALARMS => return Some(Some(decode_alarms(reader)?)),
+                // Alarms come before pages.
+                operation::PAGE_COUNT | operation::PAGE => return Some(None),
+                _ => return None,
+            }
+        }
+        Some(None)
+    };
+    skip().ok_or(())
+}
+
+/// A CLASS record's body.
+pub(crate) fn encode_class(class: ClassId, tenant: &str, name: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_varint(u64::from(class.0));
+    body.put_prefixed(tenant.as_bytes());
+    body.put_prefixed(name.as_bytes());
+    body
+}
+
+/// The fields of a CLASS record's body.
+pub(crate) fn decode_class(reader: &mut Reader<'_>) -> Option<(ClassId, String, String)> {
+    let class = ClassId(u16::try_from(reader.varint()?).ok()?);
+    let tenant = String::from_utf8(reader.prefixed()?.to_vec()).ok()?;
+    let name = String::from_utf8(reader.prefixed()?.to_vec()).ok()?;
+    Some((class, tenant, name))
+}

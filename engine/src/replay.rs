@@ -1,0 +1,111 @@
+//! Replay: what each record of the log's tail does to the index.
+//!
+//! A record applies unless the index shows something newer, by generation and sequence number. An
+//! equal one applies too: what the index shows may be a page that was never synced, so the overlay
+//! must hold it until the next checkpoint has written it. Alarms and ids are replayed from every
+//! record, applied or not.
+
+use std::path::Path;
+
+use dovehouse_wal::bytes::Reader;
+use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, RecordView};
+
+use crate::error::{Error, Result};
+use crate::id::ObjectId;
+use crate::index::Index;
+use crate::overlay::DueChange;
+use crate::record::{Header, Kind, Meta, decode_class, decode_erase, delta_alarms};
+use crate::slots::Entry;
+
+impl Index {
+    /// Applies one record of the tail.
+    pub(crate) fn replay(&self, record: RecordView<'_>, dir: &Path) -> Result<()> {
+        let malformed = || {
+            let what = format!("the record at {} of the log", record.lsn);
+            Error::damaged(what, "its fields make no sense although its checksum holds")
+        };
+        let mut reader = Reader::new(record.body);
+        let kind = Kind::from_u8(record.kind).filter(|_| record.flags & FLAG_ENCRYPTED == 0);
+        match kind {
+            Some(Kind::Image) => {
+                let header = Header::decode(&mut reader).ok_or_else(malformed)?;
+                let meta = Meta::decode(&mut reader).ok_or_else(malformed)?;
+                let due = meta.alarms.iter().map(|alarm| alarm.due_ms).min();
+                self.replay_version(&record, header, Some(meta.id), Some(due), false)
+            }
+            Some(Kind::Erase) => {
+                let header = Header::decode(&mut reader).ok_or_else(malformed)?;
+                let id = decode_erase(&mut reader).ok_or_else(malformed)?;
+                self.replay_version(&record, header, Some(id), Some(None), true)
+            }
+            Some(Kind::Delta) => {
+                let header = Header::decode(&mut reader).ok_or_else(malformed)?;
+                let alarms = delta_alarms(&mut reader).map_err(|()| malformed())?;
+                let due = alarms.map(|alarms| alarms.iter().map(|alarm| alarm.due_ms).min());
+                self.replay_version(&record, header, None, due, false)
+            }
+            Some(Kind::Class) => {
+                let (class, tenant, name) = decode_class(&mut reader).ok_or_else(malformed)?;
+                self.classes.lock().insert(class, &tenant, &name);
+                Ok(())
+            }
+            _ if record.flags & FLAG_SKIPPABLE != 0 => Ok(()),
+            _ => Err(Error::Log(dovehouse_wal::Error::Version {
+                path: dir.to_owned(),
+                found: format!(
+                    "a record of kind {} with flags {:#04x}",
+                    record.kind, record.flags
+                ),
+                supported: "kinds 1 to 4".into(),
+            })),
+        }
+    }
+
+    fn replay_version(
+        &self,
+        record: &RecordView<'_>,
+        header: Header,
+        id: Option<ObjectId>,
+        due: DueChange,
+        erased: bool,
+    ) -> Result<()> {
+        self.note_slot(header.slot);
+        let cell = self.cell(header.slot)?;
+        // The alarm column and the id table have no versions of their own, and a checkpoint that was
+        // cut off may have written the slot table only. So what records say of alarms and ids is
+        // replayed from all of them; in log order, the last word is right.
+        cell.replay_facts(due, id);
+        if let Some(due_ms) = due {
+            self.alarms.set(header.slot, due_ms);
+        }
+        if let Some(id) = id {
+            self.note_id(id, header.slot);
+        }
+        let current = cell.newest();
+        if current.is_some_and(|current| current.version() > (header.generation, header.seq)) {
+            return Ok(());
+        }
+        let fingerprint = match (id, current) {
+            (Some(id), _) => self.fingerprint(&id),
+            (None, Some(current)) => current.fingerprint,
+            (None, None) => {
+                let what = format!("the delta at {} of the log", record.lsn);
+                return Err(Error::damaged(
+                    what,
+                    "the index does not know what it lies on",
+                ));
+            }
+        };
+        cell.replay(Entry {
+            head: record.lsn,
+            bytes: record.stored_bytes(),
+            seq: header.seq,
+            generation: header.generation,
+            class: header.class,
+            erased,
+            depth: header.depth,
+            fingerprint,
+        });
+        Ok(())
+    }
+}

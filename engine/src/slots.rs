@@ -1,0 +1,207 @@
+//! The slot table: where each object's newest checkpointed record lies, 32 bytes an object.
+//!
+//! ```text
+//! slot entry, at 32 × slot     (a sector holds whole entries, so none is ever torn)
+//!  0  segno        u32   the head record's segment
+//!  4  offset       u32   and its offset there
+//!  8  bytes        u32   what it takes, frame included
+//! 12  seq          u40   commits so far, over all lives of the id
+//! 17  generation   u8    grows when the slot is given to another id
+//! 18  class        u16
+//! 20  flags        u8    1 in use, 2 erased
+//! 21  depth        u8    deltas on top of the last image
+//! 22  reserved     u32   0
+//! 26  fingerprint  u32   of the id, to spare reads of other objects
+//! 30  check        u16   of all the above and the slot's number
+//! ```
+
+use std::path::Path;
+
+use dovehouse_wal::fs::Fs;
+use dovehouse_wal::{Lsn, bytes::Reader};
+
+use crate::error::{Error, Result};
+use crate::id::{ClassId, Slot};
+use crate::index_file::{IndexFile, PAGE_BYTES, Page};
+
+const ENTRY_BYTES: usize = 32;
+const PER_PAGE: u64 = (PAGE_BYTES / ENTRY_BYTES) as u64;
+const IN_USE: u8 = 1;
+const ERASED: u8 = 2;
+/// Sequence numbers have 40 bits: 34 years at a thousand commits a second.
+pub(crate) const SEQ_LIMIT: u64 = 1 << 40;
+
+/// What the index knows of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its newest record.
+    pub head: Lsn,
+    /// What that record takes, frame included.
+    pub bytes: u32,
+    /// The number of that commit, counted over all lives of the id.
+    pub seq: u64,
+    /// Which use of the slot this is.
+    pub generation: u8,
+    /// Its class.
+    pub class: ClassId,
+    /// Whether it has no state.
+    pub erased: bool,
+    /// How many deltas lie on top of the last image.
+    pub depth: u8,
+    pub(crate) fingerprint: u32,
+}
+
+impl Entry {
+    /// The sequence number of the image under the head: everything older is dead.
+    pub fn image_seq(&self) -> u64 {
+        self.seq - u64::from(self.depth)
+    }
+
+    /// Newer means a later generation, or a later commit of the same.
+    pub(crate) fn version(&self) -> (u8, u64) {
+        (self.generation, self.seq)
+    }
+
+    fn encode(&self, slot: Slot) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[0..4].copy_from_slice(&self.head.segno().to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.head.offset().to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[12..17].copy_from_slice(&self.seq.to_le_bytes()[..5]);
+        bytes[17] = self.generation;
+        bytes[18..20].copy_from_slice(&self.class.0.to_le_bytes());
+        bytes[20] = IN_USE | if self.erased { ERASED } else { 0 };
+        bytes[21] = self.depth;
+        bytes[26..30].copy_from_slice(&self.fingerprint.to_le_bytes());
+        let check = check(&bytes, slot);
+        bytes[30..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    /// `Ok(None)` is a slot that was never used; `Err(())` is damage.
+    fn decode(bytes: &[u8; ENTRY_BYTES], slot: Slot) -> std::result::Result<Option<Self>, ()> {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        if check(bytes, slot).to_le_bytes() != bytes[30..] || bytes[20] & IN_USE == 0 {
+            return Err(());
+        }
+        Self::fields(bytes).ok_or(()).map(Some)
+    }
+
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (segno, offset) = (reader.u32()?, reader.u32()?);
+        let bytes = reader.u32()?;
+        let mut seq = [0; 8];
+        seq[..5].copy_from_slice(reader.take(5)?);
+        let entry = Entry {
+            head: Lsn::new(segno, offset),
+            bytes,
+            seq: u64::from_le_bytes(seq),
+            generation: reader.u8()?,
+            class: ClassId(reader.u16()?),
+            erased: reader.u8()? & ERASED != 0,
+            depth: reader.u8()?,
+            fingerprint: {
+                reader.take(4)?;
+                reader.u32()?
+            },
+        };
+        (entry.seq >= u64::from(entry.depth)).then_some(entry)
+    }
+}
+
+/// Sixteen bits over the entry and the slot it stands for: an entry in the wrong place is damage too.
+fn check(bytes: &[u8; ENTRY_BYTES], slot: Slot) -> u16 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(slot.get() as u32);
+    hasher.update(&bytes[..30]);
+    hasher.finalize() as u16
+}
+
+/// The entries on disk, as of the last checkpoint.
+#[derive(Debug)]
+pub(crate) struct SlotTable {
+    file: IndexFile,
+}
+
+impl SlotTable {
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool) -> Result<Self> {
+        Ok(SlotTable {
+            file: IndexFile::open(fs, &dir.join("slots"), write)?,
+        })
+    }
+
+    /// The entry of a slot.
+    pub(crate) fn get(&self, slot: Slot) -> Result<Option<Entry>> {
+        // A checkpoint may be rewriting the entry right now: a mixture of two versions fails its
+        // check, and the next look finds one of them.
+        const LOOKS: usize = 1000;
+        for _ in 0..LOOKS {
+            let words: [u64; 4] = self.file.words(slot.get() * ENTRY_BYTES as u64)?;
+            let mut bytes = [0; ENTRY_BYTES];
+            for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
+                part.copy_from_slice(&word.to_le_bytes());
+            }
+            if let Ok(entry) = Entry::decode(&bytes, slot) {
+                return Ok(entry);
+            }
+            std::hint::spin_loop();
+        }
+        let path = self.file.path().display();
+        Err(Error::damaged(
+            format!("the entry of slot {slot} in {path}"),
+            "its checksum is wrong",
+        ))
+    }
+
+    /// Writes entries, sorted by slot. Durable after [`SlotTable::sync`].
+    pub(crate) fn write(&self, entries: &[(Slot, Entry)]) -> Result<()> {
+        for page_entries in entries.chunk_by(|a, b| a.0.get() / PER_PAGE == b.0.get() / PER_PAGE) {
+            let number = page_entries[0].0.get() / PER_PAGE;
+            let mut page: Box<Page> = self.file.page(number)?;
+            for (slot, entry) in page_entries {
+                let at = (slot.get() % PER_PAGE) as usize * ENTRY_BYTES;
+                page[at..at + ENTRY_BYTES].copy_from_slice(&entry.encode(*slot));
+            }
+            self.file.write_page(number, &page)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        Ok(self.file.sync()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            head: Lsn::new(7, 4096 + 64),
+            bytes: 1234,
+            seq: 0x12_3456_789A,
+            generation: 3,
+            class: ClassId(500),
+            erased: false,
+            depth: 15,
+            fingerprint: 0xDEAD_BEEF,
+        }
+    }
+
+    #[test]
+    fn an_entry_comes_back_for_its_own_slot_only_and_no_flipped_bit_passes() {
+        let (slot, other) = (Slot::new(9).unwrap(), Slot::new(10).unwrap());
+        let bytes = entry().encode(slot);
+        assert_eq!(Entry::decode(&bytes, slot), Ok(Some(entry())));
+        assert_eq!(Entry::decode(&bytes, other), Err(()));
+        assert_eq!(Entry::decode(&[0; ENTRY_BYTES], slot), Ok(None));
+        for bit in 0..ENTRY_BYTES * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Entry::decode(&flipped, slot), Err(()), "bit {bit}");
+        }
+    }
+}

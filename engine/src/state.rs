@@ -1,0 +1,288 @@
+//! An awake object's whole state in memory, and the undo log of its open transaction.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The most that an object's state may take, uncompressed. Larger objects come with the page map.
+pub const STATE_BYTES_MAX: usize = 4 << 20;
+
+/// The size of a database page.
+pub const PAGE_BYTES: usize = 4096;
+
+/// A time at which the object is to be woken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alarm {
+    /// Tells several alarms of one object apart; the Durable Objects alarm has the empty name.
+    pub name: String,
+    /// When, in milliseconds since 1970.
+    pub due_ms: u64,
+    /// How often it was tried since it became due.
+    pub attempts: u32,
+    /// A schedule that sets it again (reserved; empty).
+    pub schedule: String,
+}
+
+type PageData = Arc<[u8]>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) kv: BTreeMap<Vec<u8>, Vec<u8>>,
+    kv_bytes: usize,
+    /// Pages 1, 2, … of the database; `None` is all zeros.
+    pub(crate) pages: Vec<Option<PageData>>,
+    /// Sorted by name.
+    pub(crate) alarms: Vec<Alarm>,
+}
+
+/// How to take one step back.
+#[derive(Debug)]
+enum Undo {
+    Kv {
+        key: Vec<u8>,
+        old: Option<Vec<u8>>,
+    },
+    Page {
+        number: u32,
+        old: Option<PageData>,
+    },
+    /// The database grew; it had this many pages.
+    Grown {
+        count: usize,
+    },
+    /// The database lost these last pages.
+    Truncated {
+        pages: Vec<Option<PageData>>,
+    },
+    Alarms {
+        old: Vec<Alarm>,
+    },
+    Cleared {
+        old: Box<State>,
+    },
+}
+
+/// A place in an open transaction to which it can be rolled back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Savepoint(usize);
+
+/// A state with an open transaction on top of it.
+#[derive(Debug, Default)]
+pub(crate) struct Working {
+    state: State,
+    undo: Vec<Undo>,
+}
+
+/// What a transaction changed, by comparison with what was committed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes<'a> {
+    /// Everything was thrown away at some point: only a whole image tells the new state.
+    pub(crate) cleared: bool,
+    /// Each changed key with its new value.
+    pub(crate) kv: Vec<(&'a [u8], Option<&'a [u8]>)>,
+    /// Each changed page with its committed and its new content.
+    pub(crate) pages: Vec<(u32, Option<&'a [u8]>, Option<&'a [u8]>)>,
+    pub(crate) page_count: Option<usize>,
+    pub(crate) alarms: bool,
+}
+
+impl Changes<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        let Changes {
+            cleared,
+            kv,
+            pages,
+            page_count,
+            alarms,
+        } = self;
+        !cleared && kv.is_empty() && pages.is_empty() && page_count.is_none() && !alarms
+    }
+}
+
+impl State {
+    /// Whether there is nothing in it: such an object is erased.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kv.is_empty() && self.pages.is_empty() && self.alarms.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) fn kv_bytes(&self) -> usize {
+        self.kv_bytes
+    }
+
+    /// What the state takes uncompressed, with an upper bound for the lengths that stand around it.
+    pub(crate) fn bytes(&self) -> usize {
+        const LENGTHS: usize = 2 * 5;
+        let kv = self.kv_bytes + self.kv.len() * LENGTHS;
+        let pages = self.pages.len() + self.pages.iter().flatten().count() * PAGE_BYTES;
+        let alarm = |alarm: &Alarm| alarm.name.len() + alarm.schedule.len() + 3 * LENGTHS;
+        kv + pages + self.alarms.iter().map(alarm).sum::<usize>()
+    }
+
+    /// The earliest alarm.
+    pub(crate) fn due_ms(&self) -> Option<u64> {
+        self.alarms.iter().map(|alarm| alarm.due_ms).min()
+    }
+
+    pub(crate) fn set_kv(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let key_bytes = key.len();
+        let added = value.as_ref().map_or(0, |value| key_bytes + value.len());
+        let old = match value {
+            Some(value) => self.kv.insert(key, value),
+            None => self.kv.remove(&key),
+        };
+        self.kv_bytes = self.kv_bytes + added - old.as_ref().map_or(0, |old| key_bytes + old.len());
+        old
+    }
+
+    pub(crate) fn page(&self, number: u32) -> Option<&[u8]> {
+        self.pages.get(number as usize - 1)?.as_deref()
+    }
+
+    /// Replaces a page that exists.
+    pub(crate) fn set_page(&mut self, number: u32, data: Option<PageData>) -> Option<PageData> {
+        std::mem::replace(&mut self.pages[number as usize - 1], data)
+    }
+}
+
+impl Working {
+    pub(crate) fn new(state: State) -> Self {
+        Working {
+            state,
+            undo: Vec::new(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
+        let old = self.state.set_kv(key.to_vec(), value.map(<[u8]>::to_vec));
+        let existed = old.is_some();
+        if existed || value.is_some() {
+            self.undo.push(Undo::Kv {
+                key: key.to_vec(),
+                old,
+            });
+        }
+        existed
+    }
+
+    pub(crate) fn write_page(&mut self, number: u32, data: Option<PageData>) {
+        let count = self.state.pages.len();
+        if number as usize > count {
+            self.undo.push(Undo::Grown { count });
+            self.state.pages.resize(number as usize, None);
+        }
+        let old = self.state.set_page(number, data);
+        self.undo.push(Undo::Page { number, old });
+    }
+
+    pub(crate) fn truncate_pages(&mut self, count: usize) {
+        if count < self.state.pages.len() {
+            let pages = self.state.pages.split_off(count);
+            self.undo.push(Undo::Truncated { pages });
+        }
+    }
+
+    pub(crate) fn set_alarms(&mut self, alarms: Vec<Alarm>) {
+        let old = std::mem::replace(&mut self.state.alarms, alarms);
+        self.undo.push(Undo::Alarms { old });
+    }
+
+    /// Throws everything away but, if asked for, the alarms.
+    pub(crate) fn clear(&mut self, keep_alarms: bool) {
+        let alarms = if keep_alarms {
+            self.state.alarms.clone()
+        } else {
+            Vec::new()
+        };
+        let next = State {
+            alarms,
+            ..State::default()
+        };
+        let old = std::mem::replace(&mut self.state, next);
+        self.undo.push(Undo::Cleared { old: Box::new(old) });
+    }
+
+    /// Whether anything was touched since the last commit.
+    pub(crate) fn is_touched(&self) -> bool {
+        !self.undo.is_empty()
+    }
+
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        Savepoint(self.undo.len())
+    }
+
+    pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) {
+        while self.undo.len() > savepoint.0 {
+            match self.undo.pop().expect("there is one") {
+                Undo::Kv { key, old } => drop(self.state.set_kv(key, old)),
+                Undo::Page { number, old } => drop(self.state.set_page(number, old)),
+                Undo::Grown { count } => self.state.pages.truncate(count),
+                Undo::Truncated { pages } => self.state.pages.extend(pages),
+                Undo::Alarms { old } => self.state.alarms = old,
+                Undo::Cleared { old } => self.state = *old,
+            }
+        }
+    }
+
+    /// The transaction is committed: there is no way back.
+    pub(crate) fn forget_undo(&mut self) {
+        self.undo.clear();
+    }
+
+    /// What differs from the committed state: the oldest note on each thing tells what that was.
+    pub(crate) fn changes(&self) -> Changes<'_> {
+        let mut changes = Changes::default();
+        let mut kv: HashMap<&[u8], Option<&[u8]>> = HashMap::new();
+        let mut pages: BTreeMap<u32, Option<&PageData>> = BTreeMap::new();
+        let mut count = None;
+        let mut now_count = self.state.pages.len();
+        // Backwards, so that older notes overwrite younger ones; the page count is followed along.
+        for undo in self.undo.iter().rev() {
+            match undo {
+                Undo::Kv { key, old } => drop(kv.insert(key, old.as_deref())),
+                Undo::Page { number, old } => drop(pages.insert(*number, old.as_ref())),
+                Undo::Grown { count: before } => {
+                    now_count = *before;
+                    count = Some(now_count);
+                }
+                Undo::Truncated { pages: gone } => {
+                    let first = now_count as u32 + 1;
+                    pages.extend((first..).zip(gone.iter().map(Option::as_ref)));
+                    now_count += gone.len();
+                    count = Some(now_count);
+                }
+                Undo::Alarms { old } => changes.alarms = *old != self.state.alarms,
+                Undo::Cleared { .. } => {
+                    changes.cleared = true;
+                    return changes;
+                }
+            }
+        }
+        let committed_count = count.unwrap_or(self.state.pages.len());
+        changes.page_count =
+            (committed_count != self.state.pages.len()).then_some(self.state.pages.len());
+        changes.kv = kv
+            .into_iter()
+            .map(|(key, old)| (key, old, self.state.kv.get(key).map(Vec::as_slice)))
+            .filter(|(_, old, new)| old != new)
+            .map(|(key, _, new)| (key, new))
+            .collect();
+        changes.kv.sort_unstable();
+        for (number, old) in pages
+            .into_iter()
+            .filter(|(n, _)| *n as usize <= self.state.pages.len())
+        {
+            let old = old
+                .filter(|_| number as usize <= committed_count)
+                .map(|data| &data[..]);
+            let new = self.state.page(number);
+            if old != new {
+                changes.pages.push((number, old, new));
+            }
+        }
+        changes
+    }
+}
