@@ -240,7 +240,7 @@ impl IdUpdate {
         fingerprint_of: &dyn Fn(Slot) -> Result<Option<u32>>,
     ) -> Result<()> {
         let old = self.bucket(hash);
-        let page = self.page(file, old)?.clone();
+        let page = *self.page(file, old)?;
         let depth = u32::from(page[0]) + 1;
         if depth > DEPTH_MAX {
             return Err(Error::Limit {

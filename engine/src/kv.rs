@@ -2,6 +2,9 @@
 
 use std::ops::Bound;
 
+/// From where to where.
+pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// A range of keys, in byte order. The default lists everything.
 ///
 /// ```
@@ -57,7 +60,7 @@ impl List {
     }
 
     /// The bounds in key order, or `None` if no key lies between them.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<Vec<u8>>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds> {
         let start = self.start.as_deref().unwrap_or_default().max(&self.prefix);
         let prefix_end = prefix_end(&self.prefix);
         let end = match (&self.end, &prefix_end) {
@@ -67,8 +70,11 @@ impl List {
         };
         match end {
             Some(end) if end.as_slice() <= start => None,
-            Some(end) => Some((Bound::Included(start), Bound::Excluded(end.clone()))),
-            None => Some((Bound::Included(start), Bound::Unbounded)),
+            Some(end) => Some((
+                Bound::Included(start.to_vec()),
+                Bound::Excluded(end.clone()),
+            )),
+            None => Some((Bound::Included(start.to_vec()), Bound::Unbounded)),
         }
     }
 

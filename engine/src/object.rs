@@ -219,11 +219,9 @@ impl Object {
 
     /// Keys and values, in the byte order of the keys.
     pub fn list<'a>(&'a self, list: &List) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let bounds = list.bounds();
-        let range = bounds.map(|bounds| {
-            let owned = (bounds.0.map(<[u8]>::to_vec), bounds.1);
-            self.state().kv.range::<Vec<u8>, _>(owned)
-        });
+        let range = list
+            .bounds()
+            .map(|bounds| self.state().kv.range::<Vec<u8>, _>(bounds));
         let (mut range, reverse) = (range.into_iter().flatten(), list.is_reverse());
         let next = move || {
             if reverse {

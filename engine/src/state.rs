@@ -72,6 +72,9 @@ pub(crate) struct Working {
     undo: Vec<Undo>,
 }
 
+/// A changed page: its number, its committed and its new content.
+pub(crate) type PageChange<'a> = (u32, Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// What a transaction changed, by comparison with what was committed.
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
@@ -79,8 +82,7 @@ pub(crate) struct Changes<'a> {
     pub(crate) cleared: bool,
     /// Each changed key with its new value.
     pub(crate) kv: Vec<(&'a [u8], Option<&'a [u8]>)>,
-    /// Each changed page with its committed and its new content.
-    pub(crate) pages: Vec<(u32, Option<&'a [u8]>, Option<&'a [u8]>)>,
+    pub(crate) pages: Vec<PageChange<'a>>,
     pub(crate) page_count: Option<usize>,
     pub(crate) alarms: bool,
 }

@@ -1,0 +1,1 @@
+//! SQLite on the objects of the engine.
