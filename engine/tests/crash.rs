@@ -44,7 +44,13 @@ fn check(disk: &SimFs, promise: &Promise, teeth: Teeth) -> Result<Promise, Strin
                 "object {number} is in a state that it never had or must have left"
             ));
         }
-        due.extend(found.due_ms().map(|due_ms| (due_ms, object.id())));
+        due.extend(
+            found
+                .alarms
+                .values()
+                .min()
+                .map(|due_ms| (*due_ms, object.id())),
+        );
         served.push(History {
             states: vec![found],
         });

@@ -45,10 +45,6 @@ impl Model {
             alarms,
         }
     }
-
-    pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.alarms.values().min().copied()
-    }
 }
 
 /// Applies one random change to an object and to its model.
