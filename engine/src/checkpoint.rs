@@ -26,6 +26,9 @@ pub struct CheckpointReport {
 
 impl Inner {
     pub(crate) fn checkpoint(&self, clean: bool) -> Result<CheckpointReport> {
+        // A log that has stopped has nothing to add to the last checkpoint, and after a close the files
+        // may be another process's.
+        self.log.writable()?;
         let mut reclaim = self.reclaim.lock();
         let result = (|| {
             let position = self.log.position();

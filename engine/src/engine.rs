@@ -268,7 +268,7 @@ impl Engine {
 
     /// Commits what is queued, makes a last checkpoint, and stops. The next open has nothing to replay.
     /// Handles of awake objects fail to commit from then on.
-    pub fn close(self) -> Result<()> {
+    pub fn close(&self) -> Result<()> {
         self.stop_upkeep();
         let result = if self.inner.read_only {
             Ok(())

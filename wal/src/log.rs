@@ -129,8 +129,8 @@ pub(crate) struct Inner<L: Ledger> {
     pub(crate) super_file: Mutex<SuperFile>,
     pub(crate) counters: Counters,
     pub(crate) realtime: AtomicBool,
-    /// Held until the log is gone.
-    pub(crate) _lock: Box<dyn LockGuard>,
+    /// Held until the log is closed.
+    pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
 impl<L: Ledger> Inner<L> {
@@ -230,7 +230,8 @@ impl<L: Ledger> Log<L> {
         Ok(ticket)
     }
 
-    fn writable(&self) -> Result<()> {
+    /// Whether anything can be written: an error says why not.
+    pub fn writable(&self) -> Result<()> {
         if self.inner.read_only {
             return Err(Error::ReadOnly);
         }
@@ -293,6 +294,7 @@ impl<L: Ledger> Log<L> {
         payload: &[u8],
         released: &[u32],
     ) -> Result<usize> {
+        self.writable()?;
         let skipped_wait = self.inner.teeth.has(Flaw::CheckpointDoesNotWait);
         assert!(
             durable.end() >= replay_from.lsn || skipped_wait,
@@ -315,6 +317,7 @@ impl<L: Ledger> Log<L> {
 
     /// Makes another free segment file; slow. An error changes nothing.
     pub fn grow(&self) -> Result<()> {
+        self.writable()?;
         self.inner.pool.grow()?;
         self.inner.room.add_segments(1);
         Ok(())
@@ -394,7 +397,8 @@ impl<L: Ledger> Log<L> {
         }
     }
 
-    /// Writes what is queued and stops. Later appends fail with [`Error::Closed`].
+    /// Writes what is queued, stops, and lets another process open the store. Later appends and
+    /// checkpoints fail with [`Error::Closed`].
     pub fn close(&self) {
         match self.thread.lock().take() {
             Some(thread) => {
@@ -405,6 +409,7 @@ impl<L: Ledger> Log<L> {
             None => while self.inner.commit_queued() {},
         }
         self.inner.progress.stop(Error::Closed);
+        self.inner.lock.lock().take();
     }
 }
 

@@ -178,7 +178,7 @@ impl Opening {
             super_file: Mutex::new(self.super_file),
             counters: Default::default(),
             realtime: AtomicBool::new(false),
-            _lock: self.lock,
+            lock: Mutex::new(Some(self.lock)),
             fs: self.fs,
             dir: self.dir,
             pool,

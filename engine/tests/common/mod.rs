@@ -1,5 +1,8 @@
 //! Objects as a model sees them, and a random workload on them.
 
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

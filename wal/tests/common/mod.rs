@@ -1,5 +1,8 @@
 //! A ledger and options for tests of the log.
 
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 
 use dovehouse_wal::{Drive, Ledger, LogOptions, Lsn, Placed, Teeth};
