@@ -314,6 +314,19 @@ impl Object {
         self.touch().rollback_to(savepoint);
     }
 
+    /// Undoes what was done to keys and alarms since the savepoint, and leaves the pages to whoever
+    /// wrote them: a database that rolls back to a savepoint restores them itself.
+    ///
+    /// # Panics
+    /// If the object was [cleared](Object::clear) since.
+    pub fn rollback_keys_to(&mut self, savepoint: Savepoint) {
+        assert!(
+            !self.working.was_cleared_since(savepoint),
+            "what was cleared cannot be half undone"
+        );
+        self.touch().rollback_keys_to(savepoint);
+    }
+
     /// Undoes the open transaction.
     pub fn rollback(&mut self) {
         self.prepared = None;

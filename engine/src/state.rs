@@ -229,6 +229,26 @@ impl Working {
         }
     }
 
+    pub(crate) fn was_cleared_since(&self, savepoint: Savepoint) -> bool {
+        let since = self.undo.iter().skip(savepoint.0);
+        since
+            .into_iter()
+            .any(|undo| matches!(undo, Undo::Cleared { .. }))
+    }
+
+    /// Undoes what was done to keys and alarms since the savepoint, and leaves the pages as they are.
+    pub(crate) fn rollback_keys_to(&mut self, savepoint: Savepoint) {
+        let kept = self.undo.split_off(savepoint.0.min(self.undo.len()));
+        for undo in kept.into_iter().rev() {
+            match undo {
+                Undo::Kv { key, old } => drop(self.state.set_kv(key, old)),
+                Undo::Alarms { old } => self.state.alarms = old,
+                of_pages => self.undo.push(of_pages),
+            }
+        }
+        self.undo[savepoint.0..].reverse();
+    }
+
     /// The transaction is committed: there is no way back.
     pub(crate) fn forget_undo(&mut self) {
         self.undo.clear();

@@ -71,7 +71,10 @@ impl Fields<'_> {
     }
 
     fn zeros(&mut self, to: usize) {
-        assert!(self.bytes[self.at..to].iter().all(|byte| *byte == 0), "zeros up to {to}");
+        assert!(
+            self.bytes[self.at..to].iter().all(|byte| *byte == 0),
+            "zeros up to {to}"
+        );
         writeln!(self.text, "{:>6}  … zeros up to {to}", self.at).unwrap();
         self.at = to;
     }
@@ -188,7 +191,11 @@ fn record(fields: &mut Fields<'_>) {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&fields.bytes[fields.at..end]);
     crc.update(&stored[4..]);
-    assert_eq!(crc.finalize().to_le_bytes(), stored[..4], "body first, then the frame");
+    assert_eq!(
+        crc.finalize().to_le_bytes(),
+        stored[..4],
+        "body first, then the frame"
+    );
     if kind == 4 {
         fields.varint("class");
         fields.text("tenant");
@@ -248,7 +255,10 @@ fn alarms(fields: &mut Fields<'_>) {
 
 fn delta(fields: &mut Fields<'_>, end: usize) {
     while fields.at < end {
-        match fields.number("operation (1 put, 2 delete, 3 alarms, 4 page count, 5 page)", 1) {
+        match fields.number(
+            "operation (1 put, 2 delete, 3 alarms, 4 page count, 5 page)",
+            1,
+        ) {
             1 => {
                 fields.text("key");
                 fields.text("value");
@@ -258,7 +268,10 @@ fn delta(fields: &mut Fields<'_>, end: usize) {
             4 => drop(fields.varint("pages")),
             5 => {
                 fields.varint("page");
-                fields.number("how (0 zero, 1 full, 2 zstd, 3 ranges, 4 zstd on the version before)", 1);
+                fields.number(
+                    "how (0 zero, 1 full, 2 zstd, 3 ranges, 4 zstd on the version before)",
+                    1,
+                );
                 let len = fields.varint("bytes") as usize;
                 fields.take("change", len);
             }
@@ -290,7 +303,10 @@ fn store() -> SimFs {
     lobby.set_name("lobby");
     lobby.put(b"topic", b"doves");
     lobby.put(b"welcome", &b"coo ".repeat(20));
-    lobby.set_alarm(Alarm { due_ms: 1_700_000_060_000, ..Alarm::default() });
+    lobby.set_alarm(Alarm {
+        due_ms: 1_700_000_060_000,
+        ..Alarm::default()
+    });
     lobby.commit().unwrap().unwrap().wait().unwrap();
     let mut page = [0; 4096];
     page[..9].copy_from_slice(b"some page");
@@ -316,11 +332,16 @@ fn store() -> SimFs {
 #[test]
 fn the_worked_example_in_the_docs_is_what_a_store_looks_like() {
     let fs = store();
-    let mut text = String::from("One small store, byte by byte: offset, bytes, field. See README.md.\n");
+    let mut text =
+        String::from("One small store, byte by byte: offset, bytes, field. See README.md.\n");
     let mut part = |file: &str, title: &str, at: usize, read: &dyn Fn(&mut Fields<'_>)| {
         let bytes = fs.content(&Path::new("store").join(file)).unwrap();
         write!(text, "\n== {file}: {title}\n\n").unwrap();
-        read(&mut Fields { bytes: &bytes, at, text: &mut text });
+        read(&mut Fields {
+            bytes: &bytes,
+            at,
+            text: &mut text,
+        });
     };
     part("SUPER", "slot a", 0, &superblock);
     part("SUPER", "slot b", 4096, &superblock);
@@ -328,19 +349,27 @@ fn the_worked_example_in_the_docs_is_what_a_store_looks_like() {
     part("segment-00000001", "header and all batches", 0, &segment);
     part("slots", "the entry of slot 1", 32, &slot_entry);
     part("slots", "the entry of slot 2", 64, &slot_entry);
-    part("ids", "bucket 0, its header and first entries", 0, &|fields| {
-        fields.number("depth", 1);
-        fields.take("zero", 3);
-        fields.take("crc", 4);
-        for _ in 0..2 {
-            fields.take("fingerprint", 3);
-            fields.number("slot", 5);
-        }
-    });
+    part(
+        "ids",
+        "bucket 0, its header and first entries",
+        0,
+        &|fields| {
+            fields.number("depth", 1);
+            fields.take("zero", 3);
+            fields.take("crc", 4);
+            for _ in 0..2 {
+                fields.take("fingerprint", 3);
+                fields.number("slot", 5);
+            }
+        },
+    );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format/example.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let documented = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(documented == text, "docs/format/example.txt is out of date: see the head of this test");
+    assert!(
+        documented == text,
+        "docs/format/example.txt is out of date: see the head of this test"
+    );
 }

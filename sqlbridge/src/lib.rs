@@ -1,1 +1,29 @@
-//! SQLite on the objects of the engine.
+//! SQLite on the objects of the engine: each object can have a database of its own, whose commits are
+//! records of the shared log.
+//!
+//! Stock SQLite, through a VFS: [`Database`] opens one on an awake object, and what SQL, keys and alarm
+//! wrote in one turn becomes one record. [`Connection`] is the plain thing underneath, which also opens
+//! ordinary SQLite files.
+//!
+//! This crate does **not** know actors: who runs which statement, and when a turn ends, is for the layer
+//! above.
+
+#![deny(unsafe_code)]
+
+mod connection;
+mod database;
+mod error;
+mod export;
+#[allow(unsafe_code)]
+mod ffi;
+mod file;
+mod template;
+mod value;
+#[allow(unsafe_code)]
+mod vfs;
+
+pub use connection::Connection;
+pub use database::Database;
+pub use error::{Error, Result};
+pub use file::SharedObject;
+pub use value::{Column, FromValue, Row, Rows, Value};

@@ -1,0 +1,54 @@
+//! What can go wrong with a database, and what the caller does next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An error of the bridge. Each variant says what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// SQLite refused or failed. Fix the statement; what the turn wrote before it stays, unless the
+    /// message says otherwise.
+    #[error("{message} (SQLite code {code})")]
+    Sqlite {
+        /// The extended result code.
+        code: i32,
+        /// SQLite's words.
+        message: String,
+    },
+    /// The statement would end or begin a transaction, or reach beyond the object. Use
+    /// [`Database::transaction`](crate::Database::transaction), or leave it out.
+    #[error("{what} cannot be used here: {instead}")]
+    Denied {
+        /// What was asked for.
+        what: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A value is not of the type that was asked for, or there is no such column. Fix the call.
+    #[error("{0}")]
+    Type(String),
+    /// A query gave another number of rows than one.
+    #[error("expected one row, the query gave {rows}")]
+    NotOneRow {
+        /// How many it gave.
+        rows: usize,
+    },
+    /// The engine refused or failed; see there. The turn's writes are undone.
+    #[error(transparent)]
+    Engine(#[from] dovehouse_engine::Error),
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<std::io::Error>,
+    },
+    /// The object has no database.
+    #[error("the object has no database")]
+    NoDatabase,
+}
+
+/// A result of the bridge.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,346 @@
+//! SQLite's C interface, made safe: connections and statements. The other pocket of `unsafe` is the
+//! VFS.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libsqlite3_sys as sqlite;
+
+use crate::error::{Error, Result};
+use crate::value::Value;
+
+/// An open connection. Closed when dropped; its statements must be gone by then.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    raw: NonNull<sqlite::sqlite3>,
+    /// Whether the bridge itself, and not the application, prepares statements now. Shared with the
+    /// authorizer by address, so it lives as long as the connection.
+    internal: Arc<AtomicBool>,
+}
+
+// SAFETY: a connection opened with NOMUTEX may be used from any thread, but from one at a time. A
+// `Handle` is not `Sync` and all its methods that use the connection take `&self` of the one owner,
+// so moving it to another thread moves all use of it.
+unsafe impl Send for Handle {}
+
+/// A prepared statement. Finalized when dropped.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    raw: NonNull<sqlite::sqlite3_stmt>,
+}
+
+// SAFETY: a statement belongs to a connection and is used where that is used: see `Handle`. The
+// connection owns its statements in `crate::connection`, and they move together.
+unsafe impl Send for Statement {}
+
+/// What a step of a statement gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Row,
+    Done,
+}
+
+impl Handle {
+    /// Opens a database, by the VFS of this name or the default one.
+    pub(crate) fn open(name: &str, vfs: Option<&CStr>) -> Result<Self> {
+        let name =
+            CString::new(name).map_err(|_| Error::Type("a file name contains a NUL".into()))?;
+        let flags = sqlite::SQLITE_OPEN_READWRITE
+            | sqlite::SQLITE_OPEN_CREATE
+            | sqlite::SQLITE_OPEN_NOMUTEX
+            | sqlite::SQLITE_OPEN_EXRESCODE;
+        let mut raw = null_mut();
+        // SAFETY: both names are NUL-terminated and outlive the call; `raw` is written in any case.
+        let code = unsafe {
+            sqlite::sqlite3_open_v2(
+                name.as_ptr(),
+                &mut raw,
+                flags,
+                vfs.map_or(null(), CStr::as_ptr),
+            )
+        };
+        let Some(raw) = NonNull::new(raw) else {
+            return Err(Error::Sqlite {
+                code,
+                message: "out of memory".into(),
+            });
+        };
+        let handle = Handle {
+            raw,
+            internal: Arc::new(AtomicBool::new(true)),
+        };
+        handle.check(code)?;
+        Ok(handle)
+    }
+
+    /// Tightens what an application may do: no loaded extensions, no writes to the schema table, no
+    /// lookaside memory, and the rules of [`authorize`].
+    pub(crate) fn restrict(&self) -> Result<()> {
+        let raw = self.raw.as_ptr();
+        let switches = [
+            (sqlite::SQLITE_DBCONFIG_DEFENSIVE, 1),
+            (sqlite::SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+            (sqlite::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
+        ];
+        for (switch, value) in switches {
+            // SAFETY: each of these takes an int and a pointer to an int, which may be null.
+            let code = unsafe {
+                sqlite::sqlite3_db_config(raw, switch, value as c_int, null_mut::<c_int>())
+            };
+            self.check(code)?;
+        }
+        // SAFETY: lookaside takes a buffer, which may be null, and two ints; sizes of zero turn it off.
+        let code = unsafe {
+            sqlite::sqlite3_db_config(
+                raw,
+                sqlite::SQLITE_DBCONFIG_LOOKASIDE,
+                null_mut::<c_void>(),
+                0 as c_int,
+                0 as c_int,
+            )
+        };
+        self.check(code)?;
+        let internal = Arc::as_ptr(&self.internal).cast_mut().cast::<c_void>();
+        // SAFETY: the callback reads the flag behind `internal`, which the connection keeps alive.
+        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), internal) };
+        self.check(code)
+    }
+
+    /// Runs `act` with the application's rules off.
+    pub(crate) fn internally<R>(&self, act: impl FnOnce() -> R) -> R {
+        let before = self.internal.swap(true, Ordering::Relaxed);
+        let result = act();
+        self.internal.store(before, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether the application's rules are off.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal.load(Ordering::Relaxed)
+    }
+
+    /// From now on statements are the application's.
+    pub(crate) fn hand_over(&self) {
+        self.internal.store(false, Ordering::Relaxed);
+    }
+
+    /// Prepares the first statement of a text. Returns it, if there is one, and how many bytes it took.
+    pub(crate) fn prepare(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
+        let len = c_int::try_from(sql.len())
+            .map_err(|_| Error::Type("an SQL text of more than 2 GiB".into()))?;
+        let (mut raw, mut tail) = (null_mut(), null());
+        let start = sql.as_ptr().cast::<c_char>();
+        // SAFETY: the text has `len` bytes; it need not be NUL-terminated. `tail` points into it.
+        let code = unsafe {
+            sqlite::sqlite3_prepare_v3(self.raw.as_ptr(), start, len, 0, &mut raw, &mut tail)
+        };
+        self.check(code)?;
+        // SAFETY: both pointers are into the same text.
+        let taken = unsafe { tail.offset_from(start) };
+        Ok((
+            NonNull::new(raw).map(|raw| Statement { raw }),
+            taken as usize,
+        ))
+    }
+
+    /// Whether no transaction is open.
+    pub(crate) fn is_autocommit(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { sqlite::sqlite3_get_autocommit(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Rows that the last statement inserted, updated or deleted.
+    pub(crate) fn changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        unsafe { sqlite::sqlite3_changes64(self.raw.as_ptr()) as u64 }
+    }
+
+    fn check(&self, code: c_int) -> Result<()> {
+        if code == sqlite::SQLITE_OK {
+            Ok(())
+        } else {
+            Err(self.error(code))
+        }
+    }
+
+    /// The error of the call that just failed.
+    pub(crate) fn error(&self, code: c_int) -> Error {
+        // SAFETY: the message is NUL-terminated and valid until the next call on the connection.
+        let message = unsafe { CStr::from_ptr(sqlite::sqlite3_errmsg(self.raw.as_ptr())) };
+        Error::Sqlite {
+            code,
+            message: message.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the connection is open, and closed only here. Its owner has finalized all statements
+        // by now; were one left, the call would refuse and the connection leak.
+        let code = unsafe { sqlite::sqlite3_close(self.raw.as_ptr()) };
+        debug_assert_eq!(
+            code,
+            sqlite::SQLITE_OK,
+            "a statement outlived its connection"
+        );
+    }
+}
+
+impl Statement {
+    /// Whether it writes nothing.
+    pub(crate) fn is_readonly(&self) -> bool {
+        // SAFETY: the statement is alive.
+        unsafe { sqlite::sqlite3_stmt_readonly(self.raw.as_ptr()) != 0 }
+    }
+
+    /// How many parameters it has.
+    pub(crate) fn parameter_count(&self) -> usize {
+        // SAFETY: the statement is alive.
+        unsafe { sqlite::sqlite3_bind_parameter_count(self.raw.as_ptr()) as usize }
+    }
+
+    /// Sets a parameter, from 1.
+    pub(crate) fn bind(&self, handle: &Handle, index: usize, value: &Value) -> Result<()> {
+        let (raw, index) = (self.raw.as_ptr(), index as c_int);
+        let transient = sqlite::SQLITE_TRANSIENT();
+        // SAFETY: the statement is alive; texts and blobs are copied by SQLite (TRANSIENT), and their
+        // lengths are given in 64 bits. An empty blob has a dangling but non-null pointer, which gives
+        // an empty blob rather than NULL.
+        let code = unsafe {
+            match value {
+                Value::Null => sqlite::sqlite3_bind_null(raw, index),
+                Value::Integer(integer) => sqlite::sqlite3_bind_int64(raw, index, *integer),
+                Value::Real(real) => sqlite::sqlite3_bind_double(raw, index, *real),
+                Value::Text(text) => sqlite::sqlite3_bind_text64(
+                    raw,
+                    index,
+                    text.as_ptr().cast(),
+                    text.len() as u64,
+                    transient,
+                    sqlite::SQLITE_UTF8 as u8,
+                ),
+                Value::Blob(bytes) => sqlite::sqlite3_bind_blob64(
+                    raw,
+                    index,
+                    bytes.as_ptr().cast(),
+                    bytes.len() as u64,
+                    transient,
+                ),
+            }
+        };
+        handle.check(code)
+    }
+
+    /// Runs it up to its next row, or to its end.
+    pub(crate) fn step(&self, handle: &Handle) -> Result<Step> {
+        // SAFETY: the statement is alive, and belongs to this connection.
+        match unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) } {
+            sqlite::SQLITE_ROW => Ok(Step::Row),
+            sqlite::SQLITE_DONE => Ok(Step::Done),
+            code => Err(handle.error(code)),
+        }
+    }
+
+    /// Whether the last step had to prepare it again.
+    pub(crate) fn was_prepared_again(&self) -> bool {
+        let counter = sqlite::SQLITE_STMTSTATUS_REPREPARE;
+        // SAFETY: the statement is alive. The counter starts again from zero.
+        unsafe { sqlite::sqlite3_stmt_status(self.raw.as_ptr(), counter, 1) > 0 }
+    }
+
+    /// Makes it ready to run again, without parameters.
+    pub(crate) fn reset(&self) {
+        // SAFETY: the statement is alive. Both calls only repeat the error of the last step.
+        unsafe {
+            sqlite::sqlite3_reset(self.raw.as_ptr());
+            sqlite::sqlite3_clear_bindings(self.raw.as_ptr());
+        }
+    }
+
+    /// The names of its columns.
+    pub(crate) fn column_names(&self) -> Vec<String> {
+        // SAFETY: the statement is alive; a name is null only when memory ran out, else NUL-terminated
+        // and valid until the next call.
+        unsafe {
+            let count = sqlite::sqlite3_column_count(self.raw.as_ptr());
+            let name = |column| {
+                let name = sqlite::sqlite3_column_name(self.raw.as_ptr(), column);
+                if name.is_null() {
+                    String::new()
+                } else {
+                    CStr::from_ptr(name).to_string_lossy().into_owned()
+                }
+            };
+            (0..count).map(name).collect()
+        }
+    }
+
+    /// A value of the row it stands on.
+    pub(crate) fn column(&self, column: usize) -> Value {
+        let (raw, column) = (self.raw.as_ptr(), column as c_int);
+        // SAFETY: the statement stands on a row. The pointer of a text or blob is asked for before its
+        // length, as SQLite wants it, and copied before any other call.
+        unsafe {
+            match sqlite::sqlite3_column_type(raw, column) {
+                sqlite::SQLITE_INTEGER => Value::Integer(sqlite::sqlite3_column_int64(raw, column)),
+                sqlite::SQLITE_FLOAT => Value::Real(sqlite::sqlite3_column_double(raw, column)),
+                sqlite::SQLITE_TEXT => {
+                    let text = sqlite::sqlite3_column_text(raw, column);
+                    let bytes = slice(text, sqlite::sqlite3_column_bytes(raw, column));
+                    Value::Text(String::from_utf8_lossy(bytes).into_owned())
+                }
+                sqlite::SQLITE_BLOB => {
+                    let blob = sqlite::sqlite3_column_blob(raw, column).cast::<u8>();
+                    Value::Blob(slice(blob, sqlite::sqlite3_column_bytes(raw, column)).to_vec())
+                }
+                _ => Value::Null,
+            }
+        }
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: the statement is alive, and finalized only here.
+        unsafe { sqlite::sqlite3_finalize(self.raw.as_ptr()) };
+    }
+}
+
+/// # Safety
+/// Unless it is null, `start` must point to `len` bytes that live as long as the result is used.
+unsafe fn slice<'a>(start: *const u8, len: c_int) -> &'a [u8] {
+    if start.is_null() || len <= 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(start, len as usize) }
+}
+
+/// Decides what an application's statement may do. Transactions are the turn's, and there is no other
+/// database than the object's.
+unsafe extern "C" fn authorize(
+    internal: *mut c_void,
+    action: c_int,
+    _first: *const c_char,
+    _second: *const c_char,
+    _database: *const c_char,
+    _trigger: *const c_char,
+) -> c_int {
+    // SAFETY: `restrict` registered the address of the connection's flag.
+    let internal = unsafe { &*internal.cast::<AtomicBool>() };
+    let denied = matches!(
+        action,
+        sqlite::SQLITE_TRANSACTION
+            | sqlite::SQLITE_SAVEPOINT
+            | sqlite::SQLITE_ATTACH
+            | sqlite::SQLITE_DETACH
+    );
+    if denied && !internal.load(Ordering::Relaxed) {
+        sqlite::SQLITE_DENY
+    } else {
+        sqlite::SQLITE_OK
+    }
+}
