@@ -1,1 +1,50 @@
-//! Self-hosted Durable Objects.
+//! Self-hosted Durable Objects: named objects with a private, durable state, that sleep on disk and wake
+//! when they are called.
+//!
+//! A class is a type with methods; [`#[dovehouse::object]`](object) turns it into one. Every name or id
+//! is an object of it. An object runs one handler at a time, keeps keys, an SQL database and an alarm,
+//! and holds WebSockets; nothing that it says leaves before what it wrote is durable. Millions of them
+//! share one log on one disk.
+//!
+//! See [`Dovehouse`] for a first example, `docs/architecture.md` for how it works, and
+//! `docs/durability.md` for what an acknowledgement means.
+//!
+//! This crate does **not** know bytes on disk: those are the engine's.
+
+#![forbid(unsafe_code)]
+
+extern crate self as dovehouse;
+
+mod access;
+mod actor;
+mod alarms;
+mod clock;
+mod core;
+mod ctx;
+mod error;
+mod gate;
+mod house;
+mod id;
+mod namespace;
+mod object;
+mod shard;
+mod storage;
+mod stub;
+mod web_socket;
+
+pub use alarms::{AlarmApi, AlarmInfo};
+pub use clock::{Clock, SystemClock, TestClock};
+pub use ctx::{Ctx, Kv, Sql};
+pub use dovehouse_engine as engine;
+pub use dovehouse_engine::List;
+pub use dovehouse_macros::object;
+pub use dovehouse_sqlbridge as sqlbridge;
+pub use dovehouse_sqlbridge::{Row, Rows, Value};
+pub use error::{CallError, Error, Reply, Result};
+pub use house::{Builder, Dovehouse};
+pub use http;
+pub use id::{IdError, ObjectId};
+pub use namespace::Namespace;
+pub use object::Object;
+pub use stub::Stub;
+pub use web_socket::{CloseReason, Message, WebSocket};

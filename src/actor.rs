@@ -1,0 +1,179 @@
+//! An awake object of a class: its instance, and the events that run in it.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::access::{Access, Lock, Mode};
+use crate::alarms;
+use crate::core::{Chain, Core};
+use crate::ctx::Ctx;
+use crate::error::CallError;
+use crate::object::Object;
+
+/// An awake object. It leaves its shard's map when it is evicted or reset; events that hold it still
+/// then end with an error.
+pub(crate) struct Actor<T> {
+    pub(crate) core: Rc<Core>,
+    lock: Rc<Lock>,
+    /// `None` until the first event has made it. Borrowed as the lock allows.
+    instance: RefCell<Option<T>>,
+}
+
+/// An actor of any class, for the shard's map.
+pub(crate) trait AnyActor {
+    fn core(&self) -> &Rc<Core>;
+    fn as_any(self: Rc<Self>) -> Rc<dyn Any>;
+}
+
+impl<T: Object> AnyActor for Actor<T> {
+    fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    fn as_any(self: Rc<Self>) -> Rc<dyn Any> {
+        self
+    }
+}
+
+/// An event's place in the object's queue.
+pub(crate) struct Place {
+    request: crate::access::Request,
+    mode: Mode,
+    chain: Chain,
+}
+
+impl<T: Object> Actor<T> {
+    pub(crate) fn new(core: Rc<Core>) -> Rc<Self> {
+        Rc::new(Actor {
+            core,
+            lock: Rc::default(),
+            instance: RefCell::default(),
+        })
+    }
+
+    /// Queues an event. Fails if it comes from a call that this object itself waits for, and that
+    /// would therefore wait for ever.
+    pub(crate) fn queue(&self, mode: Mode, chain: &Chain) -> Result<Place, CallError> {
+        let id = self.core.address.id.raw();
+        let held = chain
+            .iter()
+            .find(|(held, _)| *held == id)
+            .map(|(_, mode)| *mode);
+        let barge = match (held, mode) {
+            (None, _) => false,
+            (Some(Mode::Shared), Mode::Shared) => true,
+            _ => return Err(CallError::Reentrant),
+        };
+        let mut longer = (**chain).clone();
+        longer.push((id, mode));
+        Ok(Place {
+            request: self.lock.request(mode, barge),
+            mode,
+            chain: longer.into(),
+        })
+    }
+
+    /// Waits for the place and for the instance.
+    async fn enter(&self, place: Place) -> Result<(Access, Chain), CallError> {
+        let Place {
+            request,
+            mode,
+            chain,
+        } = place;
+        let mut access = request.granted().await;
+        if let Some(error) = self.core.broken() {
+            return Err(error);
+        }
+        if self.instance.borrow().is_none() {
+            access = self.construct(access, &chain).await?;
+        }
+        if mode == Mode::Shared {
+            access.downgrade();
+        }
+        Ok((access, chain))
+    }
+
+    /// Makes the instance. Until it is there everybody else waits, sharers too.
+    async fn construct(&self, access: Access, chain: &Chain) -> Result<Access, CallError> {
+        drop(access);
+        let access = self.lock.request(Mode::Exclusive, true).granted().await;
+        if self.instance.borrow().is_some() {
+            return Ok(access); // Somebody else was faster.
+        }
+        let made = match self.core.open_storage() {
+            Ok(()) => self.core.run(chain, T::new(&self.ctx())).await.flatten(),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(instance) => {
+                *self.instance.borrow_mut() = Some(instance);
+                Ok(access)
+            }
+            Err(error) => Err(self.core.reset(CallError::Wake(error.to_string()))),
+        }
+    }
+
+    fn ctx(&self) -> Ctx {
+        Ctx {
+            core: self.core.clone(),
+        }
+    }
+
+    /// Runs a handler that has the object alone.
+    // The lock keeps the borrow from meeting another one, across awaits too.
+    #[expect(clippy::await_holding_refcell_ref)]
+    pub(crate) async fn exclusive<R>(
+        &self,
+        place: Place,
+        handler: impl AsyncFnOnce(&mut T, &Ctx) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let (_access, chain) = self.enter(place).await?;
+        let mut instance = self.instance.borrow_mut();
+        let instance = instance.as_mut().expect("entering made it");
+        self.core
+            .run(&chain, handler(instance, &self.ctx()))
+            .await
+            .flatten()
+    }
+
+    /// Runs a handler that shares the object.
+    #[expect(clippy::await_holding_refcell_ref)]
+    pub(crate) async fn shared<R>(
+        &self,
+        place: Place,
+        handler: impl AsyncFnOnce(&T, &Ctx) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let (_access, chain) = self.enter(place).await?;
+        let instance = self.instance.borrow();
+        let instance = instance.as_ref().expect("entering made it");
+        self.core
+            .run(&chain, handler(instance, &self.ctx()))
+            .await
+            .flatten()
+    }
+
+    /// Runs the alarm handler, if the alarm is still due.
+    pub(crate) async fn fire(&self, place: Place) -> Result<(), CallError> {
+        let core = self.core.clone();
+        self.exclusive(place, async move |instance: &mut T, ctx: &Ctx| {
+            let failed = |error: crate::error::Error| CallError::Failed(error.to_string());
+            let Some(alarm) = alarms::begin(&core).map_err(failed)? else { return Ok(()) };
+            let outcome = instance.alarm(ctx, alarm).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(object = %ctx.id(), class = T::CLASS, "its alarm handler failed: {error}");
+            }
+            alarms::end(&core, outcome.is_ok()).map_err(failed)
+        })
+        .await
+    }
+
+    /// Puts the alarm off after its handler had the object reset. Needs no instance.
+    pub(crate) async fn put_off_alarm(&self, place: Place) -> Result<(), CallError> {
+        let _access = place.request.granted().await;
+        self.core.open_storage()?;
+        let put_off = async { alarms::put_off(&self.core) };
+        let outcome = self.core.run(&place.chain, put_off).await?;
+        outcome.map_err(|error| CallError::Failed(error.to_string()))
+    }
+}

@@ -1,0 +1,379 @@
+//! The house: a store, its shards, and the classes that live in it.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dovehouse_engine::wal::fs::Fs;
+use dovehouse_engine::{ClassId, Engine, ObjectId as RawId};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::alarms::{self, Alarms};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{CallError, Error, Result};
+use crate::gate::Signal;
+use crate::id::{Minter, ObjectId};
+use crate::namespace::Namespace;
+use crate::object::Object;
+use crate::shard::{self, Event, Handle, Notice, Start};
+use crate::stub::Fire;
+
+/// A store with its objects running in it. Clones are the same house.
+///
+/// ```
+/// use dovehouse::{Ctx, Dovehouse, Result};
+///
+/// struct Counter;
+///
+/// #[dovehouse::object]
+/// impl Counter {
+///     fn new() -> Self {
+///         Counter
+///     }
+///
+///     /// Counts on, and returns the new count once it is durable.
+///     pub fn increment(&mut self, ctx: &Ctx) -> Result<u64> {
+///         let before = ctx.kv().get("count")?.map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+///         ctx.kv().put("count", (before + 1).to_le_bytes())?;
+///         Ok(before + 1)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let house = Dovehouse::open(dir.path())?;
+/// let counters = house.namespace::<Counter>()?;
+/// assert_eq!(counters.get_by_name("visits").increment().await?, 1);
+/// assert_eq!(counters.get_by_name("visits").increment().await?, 2);
+/// house.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Dovehouse {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Dovehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dovehouse")
+            .field("dir", &self.inner.engine.dir())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A class that was asked for.
+pub(crate) struct Class {
+    pub(crate) id: ClassId,
+    pub(crate) name: &'static str,
+    pub(crate) has_alarm: bool,
+    pub(crate) minter: Minter,
+    type_id: TypeId,
+    /// Makes the event of a due alarm.
+    fire: fn(Address) -> Box<dyn Event>,
+}
+
+/// Where an object is: its class and its id.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub(crate) class: Arc<Class>,
+    pub(crate) id: ObjectId,
+}
+
+/// What all handles of a house share. When the last one is gone, the shards end.
+pub(crate) struct Inner {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) alarms: Arc<Alarms>,
+    shards: Vec<Handle>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    classes: Mutex<HashMap<ClassId, Arc<Class>>>,
+    closing: AtomicBool,
+}
+
+/// Settings of a house; see [`Dovehouse::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    dir: PathBuf,
+    shards: usize,
+    idle_ms: u64,
+    segment_bytes: Option<u64>,
+    clock: Arc<dyn Clock>,
+    fs: Option<Arc<dyn Fs>>,
+}
+
+impl Builder {
+    /// How many threads run objects. An object stays on one of them. Default: one for each core.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards.max(1);
+        self
+    }
+
+    /// Milliseconds without work after which an object is dropped from memory. Default 10,000.
+    pub fn idle_ms(mut self, ms: u64) -> Self {
+        self.idle_ms = ms;
+        self
+    }
+
+    /// The size of a segment file of a new store; see the engine's builder. Default 64 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Another clock, which alarms and evictions go by.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Another disk.
+    pub fn fs(mut self, fs: Arc<dyn Fs>) -> Self {
+        self.fs = Some(fs);
+        self
+    }
+
+    /// Opens the store, creating it if the directory has none, and starts the shards.
+    ///
+    /// Threads: `dovehouse-commit`, `dovehouse-upkeep`, and `dovehouse-shard-N` for each shard; the
+    /// first shard also looks after the alarms.
+    pub fn open(self) -> Result<Dovehouse> {
+        let Builder {
+            dir,
+            shards,
+            idle_ms,
+            segment_bytes,
+            clock,
+            fs,
+        } = self;
+        let mut engine = Engine::builder(&dir);
+        if let Some(bytes) = segment_bytes {
+            engine = engine.segment_bytes(bytes);
+        }
+        if let Some(fs) = fs {
+            engine = engine.fs(fs);
+        }
+        let engine = Arc::new(engine.open()?);
+        let mut starts = Vec::new();
+        let inner = Arc::new_cyclic(|house| {
+            let mut handles = Vec::new();
+            for _ in 0..shards {
+                let (sender, notices) = mpsc::unbounded_channel();
+                let signal = Arc::new(Signal::default());
+                handles.push(Handle {
+                    notices: sender,
+                    signal: signal.clone(),
+                });
+                let (engine, house, clock) = (engine.clone(), house.clone(), clock.clone());
+                starts.push(Start {
+                    engine,
+                    house,
+                    clock,
+                    idle_ms,
+                    notices,
+                    signal,
+                });
+            }
+            Inner {
+                engine: engine.clone(),
+                alarms: Arc::default(),
+                shards: handles,
+                threads: Mutex::default(),
+                classes: Mutex::default(),
+                closing: AtomicBool::new(false),
+            }
+        });
+        let signals: Vec<_> = inner
+            .shards
+            .iter()
+            .map(|shard| shard.signal.clone())
+            .collect();
+        engine.on_progress(move || signals.iter().for_each(|signal| signal.log_moved()));
+        *inner.threads.lock() = start_shards(starts, &inner, &clock);
+        Ok(Dovehouse { inner })
+    }
+}
+
+fn start_shards(
+    starts: Vec<Start>,
+    inner: &Arc<Inner>,
+    clock: &Arc<dyn Clock>,
+) -> Vec<std::thread::JoinHandle<()>> {
+    let mut alarms = Some((Arc::downgrade(inner), clock.clone()));
+    let spawn = |(number, start): (usize, Start)| {
+        let alarms = alarms.take();
+        let thread = std::thread::Builder::new().name(format!("dovehouse-shard-{number}"));
+        let live = move || {
+            shard::run(
+                start,
+                alarms.map(|(house, clock)| alarms::run(house, clock)),
+            )
+        };
+        thread.spawn(live).expect("the system can start a thread")
+    };
+    starts.into_iter().enumerate().map(spawn).collect()
+}
+
+impl Dovehouse {
+    /// Opens the store in a directory, creating it if there is none.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Dovehouse> {
+        Self::builder(dir).open()
+    }
+
+    /// Settings for opening a house.
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Builder {
+            dir: dir.as_ref().to_owned(),
+            shards: cores,
+            idle_ms: 10_000,
+            segment_bytes: None,
+            clock: Arc::new(SystemClock),
+            fs: None,
+        }
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Dovehouse { inner }
+    }
+
+    /// The objects of a class. Call it for each class when the program starts: alarms of a class that
+    /// was not asked for wait.
+    ///
+    /// Ids are made with the class's name as the unique key; see [`Dovehouse::namespace_with_key`].
+    pub fn namespace<T: Object>(&self) -> Result<Namespace<T>> {
+        self.namespace_with_key(T::CLASS)
+    }
+
+    /// The objects of a class, with ids made from this unique key. Ids are those of workerd for the
+    /// same key. Whoever knows the key can make valid ids.
+    ///
+    /// # Panics
+    /// If the class's name is in use for another type, or was asked for with another key.
+    pub fn namespace_with_key<T: Object>(&self, unique_key: &str) -> Result<Namespace<T>> {
+        let id = self.inner.engine.class(T::CLASS)?;
+        let minter = Minter::new(unique_key);
+        let mut classes = self.inner.classes.lock();
+        let class = classes.entry(id).or_insert_with(|| {
+            Arc::new(Class {
+                id,
+                name: T::CLASS,
+                has_alarm: T::HAS_ALARM,
+                minter: minter.clone(),
+                type_id: TypeId::of::<T>(),
+                fire: Fire::<T>::event,
+            })
+        });
+        let same = class.type_id == TypeId::of::<T>() && class.minter == minter;
+        assert!(same, "the class {} is one type with one key", T::CLASS);
+        let class = class.clone();
+        drop(classes);
+        // Its alarms can be handled from now on.
+        self.inner.alarms.look();
+        Ok(Namespace::new(self.inner.clone(), class))
+    }
+
+    /// Drops an object from memory, as idleness does. Returns whether it sleeps: not while a handler
+    /// of it is at work.
+    pub async fn evict(&self, id: &ObjectId) -> Result<bool> {
+        let (done, evicted) = oneshot::channel();
+        self.inner
+            .tell(id.raw(), Notice::Evict(id.raw(), done))
+            .map_err(|_| Error::Closed)?;
+        evicted.await.map_err(|_| Error::Closed)
+    }
+
+    /// How many objects are in memory.
+    pub async fn awake(&self) -> Result<usize> {
+        let mut total = 0;
+        for shard in &self.inner.shards {
+            let (count, counted) = oneshot::channel();
+            shard
+                .notices
+                .send(Notice::Count(count))
+                .map_err(|_| Error::Closed)?;
+            total += counted.await.map_err(|_| Error::Closed)?;
+        }
+        Ok(total)
+    }
+
+    /// The engine, for looking at the store.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Closes the house: no more calls, WebSockets are closed, handlers that run are waited for (up to
+    /// 30 seconds), and everything is written so that the next open has nothing to replay.
+    pub async fn close(self) -> Result<()> {
+        self.inner.closing.store(true, Ordering::Release);
+        let mut ended = Vec::new();
+        for shard in &self.inner.shards {
+            let (done, end) = oneshot::channel();
+            if shard.notices.send(Notice::Close(done)).is_ok() {
+                ended.push(end);
+            }
+        }
+        for end in ended {
+            // An error means that the shard is gone already.
+            let _ = end.await;
+        }
+        let threads = std::mem::take(&mut *self.inner.threads.lock());
+        let engine = self.inner.engine.clone();
+        let finish = move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            engine.close()
+        };
+        let closed = tokio::task::spawn_blocking(finish).await;
+        Ok(closed.map_err(|_| Error::Closed)??)
+    }
+}
+
+impl Inner {
+    fn shard(&self, id: RawId) -> &Handle {
+        let number = u64::from_le_bytes(id.as_bytes()[..8].try_into().expect("eight of 32"));
+        &self.shards[(number % self.shards.len() as u64) as usize]
+    }
+
+    fn tell(&self, id: RawId, notice: Notice) -> Result<(), CallError> {
+        self.shard(id)
+            .notices
+            .send(notice)
+            .map_err(|_| CallError::Closed)
+    }
+
+    /// Sends an event to an object.
+    pub(crate) fn send(&self, to: &Address, event: Box<dyn Event>) -> Result<(), CallError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(CallError::Closed);
+        }
+        self.tell(to.id.raw(), Notice::Event(event))
+    }
+
+    /// Why a reply never came.
+    pub(crate) fn lost_reply(&self) -> CallError {
+        match self.engine.stopped() {
+            _ if self.closing.load(Ordering::Acquire) => CallError::Closed,
+            Some(error) => CallError::Reset(error.to_string()),
+            None => CallError::Reset("its shard is gone".into()),
+        }
+    }
+
+    pub(crate) fn class(&self, class: ClassId) -> Option<Arc<Class>> {
+        self.classes.lock().get(&class).cloned()
+    }
+
+    /// Sends a due alarm to its object.
+    pub(crate) fn fire(&self, class: Arc<Class>, id: RawId) {
+        let address = Address {
+            class: class.clone(),
+            id: ObjectId::new(id, None),
+        };
+        if self.send(&address, (class.fire)(address.clone())).is_err() {
+            self.alarms.done(id);
+        }
+    }
+}
