@@ -397,7 +397,10 @@ async fn terminated() {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let house = Dovehouse::open(&arguments.data)?;
+    // Small segments: rooms are small, and each start of the program begins a new one.
+    let house = Dovehouse::builder(&arguments.data)
+        .segment_bytes(16 << 20)
+        .open()?;
     let rooms = house.namespace::<Room>()?;
     let listener = tokio::net::TcpListener::bind(arguments.addr).await?;
     println!(
@@ -409,7 +412,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let closing = house.clone();
     let shutdown = async move {
         terminated().await;
-        println!("closing");
         // This also ends the WebSockets, which the server waits for.
         if let Err(error) = closing.close().await {
             eprintln!("the rooms were not closed cleanly: {error}");
