@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
-use dovehouse_wal::{Access, Drive, Log, LogStats, Opening, Position, Record, Teeth};
+use dovehouse_wal::{Access, Drive, Log, LogStats, Opening, Record, Superblock, Teeth};
 use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointReport;
@@ -350,25 +350,14 @@ impl LogView<'_> {
         self.0.batches(segment, 0)
     }
 
-    /// The store's identity.
-    pub fn store_id(&self) -> u128 {
-        self.0.store_id()
-    }
-
-    /// Where replay would start.
-    pub fn replay_from(&self) -> Position {
-        self.0.replay_from()
-    }
-
-    /// The size of a segment.
-    pub fn segment_bytes(&self) -> u64 {
-        self.0.segment_bytes()
+    /// What SUPER says.
+    pub fn superblock(&self) -> Superblock {
+        self.0.superblock()
     }
 }
 
-/// A slot's state as tools see it comes from here.
 impl Engine {
-    /// Slots lie below this number.
+    /// All slots that were ever given to an object.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
         (1..self.inner.index.slot_limit()).filter_map(Slot::new)
     }

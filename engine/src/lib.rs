@@ -15,6 +15,7 @@ mod alarms;
 mod checkpoint;
 mod classes;
 mod compress;
+mod decode;
 mod engine;
 mod error;
 mod id;
@@ -38,6 +39,7 @@ mod upkeep;
 
 pub use checkpoint::CheckpointReport;
 pub use classes::DEFAULT_TENANT;
+pub use decode::{Change, Decoded};
 pub use dovehouse_wal as wal;
 pub use dovehouse_wal::{Flaw, Lsn, Teeth, Ticket, TicketState};
 pub use engine::{Due, Engine, LogView, Stats};

@@ -53,7 +53,7 @@ impl Inner {
             (meta.id, meta.name, state)
         };
         for delta in deltas.iter().rev() {
-            apply_delta(&mut delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
+            apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
         }
         let chain_bytes = deltas
             .iter()

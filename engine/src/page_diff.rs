@@ -45,25 +45,44 @@ fn smallest_change(old: &[u8], new: &[u8]) -> Option<(u8, Vec<u8>)> {
     }
 }
 
-/// Reads a change and applies it. The outer `None` is damage.
-pub(crate) fn decode(
-    reader: &mut Reader<'_>,
-    old: Option<&[u8]>,
-    page_bytes: usize,
-) -> Option<Option<Vec<u8>>> {
-    let tag = reader.u8()?;
-    if tag == ZERO {
-        return Some(None);
+/// A change as it stands in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change<'a> {
+    tag: u8,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Change<'a> {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        let tag = reader.u8()?;
+        let body = if tag == ZERO { &[] } else { reader.prefixed()? };
+        Some(Change { tag, body })
     }
-    let body = reader.prefixed()?;
-    let page = match tag {
-        FULL => body.to_vec(),
-        FULL_ZSTD => decompress(body, b"", page_bytes)?,
-        RANGES => decode_ranges(body, old?)?,
-        BASED_ZSTD => decompress(body, old?, page_bytes)?,
-        _ => return None,
-    };
-    (page.len() == page_bytes).then_some(Some(page))
+
+    /// How it is written down, in words.
+    pub(crate) fn how(&self) -> &'static str {
+        match self.tag {
+            ZERO => "all zeros",
+            FULL => "the whole page",
+            FULL_ZSTD => "the whole page, compressed",
+            RANGES => "ranges of bytes",
+            BASED_ZSTD => "compressed with the page before",
+            _ => "unknown",
+        }
+    }
+
+    /// The page that it makes of the one before. The outer `None` is damage.
+    pub(crate) fn apply(&self, old: Option<&[u8]>, page_bytes: usize) -> Option<Option<Vec<u8>>> {
+        let page = match self.tag {
+            ZERO => return Some(None),
+            FULL => self.body.to_vec(),
+            FULL_ZSTD => decompress(self.body, b"", page_bytes)?,
+            RANGES => decode_ranges(self.body, old?)?,
+            BASED_ZSTD => decompress(self.body, old?, page_bytes)?,
+            _ => return None,
+        };
+        (page.len() == page_bytes).then_some(Some(page))
+    }
 }
 
 /// `(skip, length, bytes)` for each stretch that differs.
@@ -113,7 +132,10 @@ mod tests {
         let mut out = Vec::new();
         encode(old, new, &mut out);
         let mut reader = Reader::new(&out);
-        let decoded = decode(&mut reader, old, 4096).expect("a page comes back");
+        let decoded = Change::read(&mut reader)
+            .unwrap()
+            .apply(old, 4096)
+            .expect("a page comes back");
         assert_eq!(decoded.as_deref(), new);
         assert!(reader.is_empty());
         out.len()
@@ -161,8 +183,11 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes = vec![0; rng.usize(0..40)];
             rng.fill(&mut bytes);
-            let decoded = decode(&mut Reader::new(&bytes), Some(&old), 4096);
-            assert!(decoded.flatten().is_none_or(|page| page.len() == 4096));
+            let change = Change::read(&mut Reader::new(&bytes));
+            let page = change
+                .and_then(|change| change.apply(Some(&old), 4096))
+                .flatten();
+            assert!(page.is_none_or(|page| page.len() == 4096));
         }
     }
 }

@@ -364,58 +364,92 @@ pub(crate) fn encode_delta(header: &Header, changes: &Changes<'_>, alarms: &[Ala
     body
 }
 
+/// An operation of a DELTA record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation<'a> {
+    Put {
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Delete {
+        key: &'a [u8],
+    },
+    Alarms(Vec<Alarm>),
+    PageCount(usize),
+    Page {
+        number: u32,
+        change: page_diff::Change<'a>,
+    },
+}
+
+/// The operations of a DELTA record, which follow its header. An item that is `None` is damage, and the
+/// last.
+pub(crate) fn operations<'a>(
+    mut reader: Reader<'a>,
+) -> impl Iterator<Item = Option<Operation<'a>>> {
+    let mut damaged = false;
+    std::iter::from_fn(move || {
+        if reader.is_empty() || damaged {
+            return None;
+        }
+        let operation = decode_operation(&mut reader);
+        damaged = operation.is_none();
+        Some(operation)
+    })
+}
+
+fn decode_operation<'a>(reader: &mut Reader<'a>) -> Option<Operation<'a>> {
+    Some(match reader.u8()? {
+        operation::PUT => Operation::Put {
+            key: reader.prefixed()?,
+            value: reader.prefixed()?,
+        },
+        operation::DELETE => Operation::Delete {
+            key: reader.prefixed()?,
+        },
+        operation::ALARMS => Operation::Alarms(decode_alarms(reader)?),
+        operation::PAGE_COUNT => Operation::PageCount(reader.length()?),
+        operation::PAGE => Operation::Page {
+            number: u32::try_from(reader.varint()?).ok()?,
+            change: page_diff::Change::read(reader)?,
+        },
+        _ => return None,
+    })
+}
+
 /// Applies a DELTA record's operations, which follow its header. `None` is damage.
-pub(crate) fn apply_delta(reader: &mut Reader<'_>, state: &mut State) -> Option<()> {
-    while !reader.is_empty() {
-        match reader.u8()? {
-            operation::PUT => {
-                let key = reader.prefixed()?.to_vec();
-                state.set_kv(key, Some(reader.prefixed()?.to_vec()));
+pub(crate) fn apply_delta(reader: Reader<'_>, state: &mut State) -> Option<()> {
+    for operation in operations(reader) {
+        match operation? {
+            Operation::Put { key, value } => drop(state.set_kv(key.to_vec(), Some(value.to_vec()))),
+            Operation::Delete { key } => drop(state.set_kv(key.to_vec(), None)),
+            Operation::Alarms(alarms) => state.alarms = alarms,
+            Operation::PageCount(count) if count <= STATE_BYTES_MAX => {
+                state.pages.resize(count, None)
             }
-            operation::DELETE => {
-                state.set_kv(reader.prefixed()?.to_vec(), None);
-            }
-            operation::ALARMS => state.alarms = decode_alarms(reader)?,
-            operation::PAGE_COUNT => {
-                let count = reader.length()?;
-                if count > STATE_BYTES_MAX {
-                    return None;
-                }
-                state.pages.resize(count, None);
-            }
-            operation::PAGE => {
-                let number = u32::try_from(reader.varint()?).ok()?;
-                if number == 0 || number as usize > state.pages.len() {
-                    return None;
-                }
-                let page = page_diff::decode(reader, state.page(number), PAGE_BYTES)?;
+            Operation::Page { number, change }
+                if number > 0 && number as usize <= state.pages.len() =>
+            {
+                let page = change.apply(state.page(number), PAGE_BYTES)?;
                 state.set_page(number, page.map(Arc::from));
             }
-            _ => return None,
+            Operation::PageCount(_) | Operation::Page { .. } => return None,
         }
     }
     Some(())
 }
 
 /// The alarms that a DELTA record sets, if it sets them; `Err` is damage.
-pub(crate) fn delta_alarms(reader: &mut Reader<'_>) -> Result<Option<Vec<Alarm>>, ()> {
-    let mut skip = || -> Option<Option<Vec<Alarm>>> {
-        while !reader.is_empty() {
-            match reader.u8()? {
-                operation::PUT => {
-                    reader.prefixed()?;
-                    reader.prefixed()?;
-                }
-                operation::DELETE => drop(reader.prefixed()?),
-                operation::ALARMS => return Some(Some(decode_alarms(reader)?)),
-                // Alarms come before pages.
-                operation::PAGE_COUNT | operation::PAGE => return Some(None),
-                _ => return None,
-            }
+pub(crate) fn delta_alarms(reader: Reader<'_>) -> Result<Option<Vec<Alarm>>, ()> {
+    for operation in operations(reader) {
+        match operation.ok_or(())? {
+            Operation::Put { .. } | Operation::Delete { .. } => {}
+            Operation::Alarms(alarms) => return Ok(Some(alarms)),
+            // Alarms come before pages.
+            Operation::PageCount(_) | Operation::Page { .. } => break,
         }
-        Some(None)
-    };
-    skip().ok_or(())
+    }
+    Ok(None)
 }
 
 /// A CLASS record's body.

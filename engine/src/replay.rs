@@ -40,7 +40,7 @@ impl Index {
             }
             Some(Kind::Delta) => {
                 let header = Header::decode(&mut reader).ok_or_else(malformed)?;
-                let alarms = delta_alarms(&mut reader).map_err(|()| malformed())?;
+                let alarms = delta_alarms(reader).map_err(|()| malformed())?;
                 let due = alarms.map(|alarms| alarms.iter().map(|alarm| alarm.due_ms).min());
                 self.replay_version(&record, header, None, due, false)
             }

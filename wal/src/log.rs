@@ -19,7 +19,7 @@ use crate::options::Drive;
 use crate::pool::{Pool, Segment};
 use crate::room::{Reservation, Room};
 use crate::segment::{BLOCK_BYTES, SegmentHeader};
-use crate::superblock::SuperFile;
+use crate::superblock::{SuperFile, Superblock};
 use crate::teeth::{Flaw, Teeth};
 use crate::ticket::{Progress, Pump, Ticket};
 
@@ -310,9 +310,9 @@ impl<L: Ledger> Log<L> {
         Ok(freed)
     }
 
-    /// Where replay would start if the process died now.
-    pub fn replay_from(&self) -> Position {
-        self.inner.super_file.lock().current.replay_from
+    /// What SUPER says: where replay would start if the process died now.
+    pub fn superblock(&self) -> Superblock {
+        self.inner.super_file.lock().current
     }
 
     /// Makes another free segment file; slow. An error changes nothing.

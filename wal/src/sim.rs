@@ -28,6 +28,39 @@ use disk::Disk;
 /// The sector size: a sector reaches the disk whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
 
+/// Runs a test from each of so many seeds, or from as many as `SEEDS` says, or from the one that `SEED`
+/// names.
+///
+/// # Panics
+/// If a run fails, with the command that replays it; if one of the variables is not a number.
+pub fn for_each_seed(
+    usually: u64,
+    package: &str,
+    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe,
+) {
+    let number = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(
+            value
+                .parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")),
+        )
+    };
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(usually),
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        let outcome = outcome.unwrap_or_else(|_| Err("an assertion failed, see above".into()));
+        if let Err(error) = outcome {
+            panic!(
+                "seed {seed}: {error}\nreplay: SEED={seed} cargo test -p {package} --test crash"
+            );
+        }
+    }
+}
+
 /// What an injected fault acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

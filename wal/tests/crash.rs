@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dovehouse_wal::bytes::{Put, Reader};
-use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs};
+use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs, for_each_seed};
 use dovehouse_wal::{Access, Error, Flaw, Log, Opening, Record, Teeth, Ticket};
 use parking_lot::Mutex;
 
@@ -169,6 +169,9 @@ fn crash(image: SimFs, promise: &Promise, teeth: Teeth) -> Result<(), String> {
     Ok(())
 }
 
+/// One seed in so many is crashed at each of its operations.
+const EXHAUSTIVE: u64 = 20;
+
 fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     let fs = SimFs::new(seed);
     fs.shear("segment");
@@ -177,10 +180,10 @@ fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     let failure: Arc<Mutex<Option<String>>> = Arc::default();
 
     let (note, held) = (failure.clone(), promise.clone());
-    let mut sampler = rng.fork();
+    let (mut sampler, every) = (rng.fork(), seed.is_multiple_of(EXHAUSTIVE));
     fs.on_operation(move |image| {
-        // Every operation gets its crash in some seed; in one seed a part of them does.
-        if note.lock().is_none() && sampler.u8(0..4) == 0 {
+        // In some seeds every operation gets its crash, in the others a part of them.
+        if note.lock().is_none() && (every || sampler.u8(0..4) == 0) {
             let promise = held.lock().clone();
             if let Err(error) = crash(image, &promise, teeth) {
                 *note.lock() = Some(error);
@@ -253,17 +256,7 @@ fn first_failure(seeds: std::ops::Range<u64>, teeth: Teeth) -> Option<(u64, Stri
 
 #[test]
 fn acknowledged_records_survive_a_crash_at_every_io() {
-    let one = std::env::var("SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("SEED is a number"));
-    let seeds = one.map_or(0..200, |seed: u64| seed..seed + 1);
-    for seed in seeds {
-        if let Err(error) = run(seed, Teeth::default()) {
-            panic!(
-                "seed {seed}: {error}\nreplay: SEED={seed} cargo test -p dovehouse-wal --test crash"
-            );
-        }
-    }
+    for_each_seed(200, "dovehouse-wal", |seed| run(seed, Teeth::default()));
 }
 
 /// The suite above must go red when an invariant is broken on purpose.

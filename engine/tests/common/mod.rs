@@ -23,7 +23,7 @@ pub(crate) fn id(number: u8) -> ObjectId {
 }
 
 /// An object's whole state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) kv: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) pages: Vec<Option<Vec<u8>>>,
@@ -48,6 +48,23 @@ impl Model {
             alarms,
         }
     }
+}
+
+/// In a failed assertion a digest of each value says enough; whole pages would bury the message.
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kv = self.kv.iter().map(|(key, value)| (key, digest(value)));
+        let pages = self.pages.iter().map(|page| page.as_deref().map(digest));
+        f.debug_struct("Model")
+            .field("kv", &kv.collect::<Vec<_>>())
+            .field("pages", &pages.collect::<Vec<_>>())
+            .field("alarms", &self.alarms)
+            .finish()
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("{}B:{:08x}", bytes.len(), crc32fast::hash(bytes))
 }
 
 /// Applies one random change to an object and to its model.

@@ -1,0 +1,154 @@
+//! Records taken apart for people: what each field says, without applying anything.
+
+use dovehouse_wal::RecordView;
+use dovehouse_wal::bytes::Reader;
+
+use crate::id::{ClassId, ObjectId};
+use crate::record::{self, Header, Kind, Meta, Operation};
+use crate::state::Alarm;
+
+/// A record of the log, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decoded {
+    /// An object's whole state.
+    Image {
+        /// The object and the commit.
+        header: Header,
+        /// What is said of the object before its state.
+        meta: Meta,
+        /// Whether the state is compressed.
+        compressed: bool,
+        /// The state's size before compression.
+        state_bytes: u64,
+    },
+    /// A change on top of the record before it.
+    Delta {
+        /// The object and the commit.
+        header: Header,
+        /// What changed, in order.
+        operations: Vec<Change>,
+    },
+    /// The object has no state from here on.
+    Erase {
+        /// The object and the commit.
+        header: Header,
+        /// The object's id.
+        id: ObjectId,
+    },
+    /// A class's number and name.
+    Class {
+        /// Its number.
+        class: ClassId,
+        /// The tenant that owns it.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
+    /// A kind that this version reserves or does not know.
+    Other,
+    /// The checksum holds, but the fields make no sense.
+    Malformed,
+}
+
+/// What a delta changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A key is set.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// A key is removed.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// The alarms are these from here on.
+    Alarms(Vec<Alarm>),
+    /// The database has so many pages from here on.
+    PageCount(u64),
+    /// A page changes.
+    Page {
+        /// The page, from 1.
+        number: u32,
+        /// How the change is written down.
+        how: &'static str,
+        /// What it takes.
+        bytes: usize,
+    },
+}
+
+impl Decoded {
+    /// Takes a record apart.
+    pub fn of(record: &RecordView<'_>) -> Decoded {
+        let reader = Reader::new(record.body);
+        let decoded = match Kind::from_u8(record.kind) {
+            Some(Kind::Image) => image(reader),
+            Some(Kind::Delta) => delta(reader),
+            Some(Kind::Erase) => erase(reader),
+            Some(Kind::Class) => class(reader),
+            _ => Some(Decoded::Other),
+        };
+        decoded.unwrap_or(Decoded::Malformed)
+    }
+}
+
+fn image(mut reader: Reader<'_>) -> Option<Decoded> {
+    let header = Header::decode(&mut reader)?;
+    let meta = Meta::decode(&mut reader)?;
+    let compressed = reader.u8()? != 0;
+    let _dictionary = reader.varint()?;
+    Some(Decoded::Image {
+        header,
+        meta,
+        compressed,
+        state_bytes: reader.varint()?,
+    })
+}
+
+fn delta(mut reader: Reader<'_>) -> Option<Decoded> {
+    let header = Header::decode(&mut reader)?;
+    let operations = record::operations(reader).map(|operation| Some(change(operation?)));
+    Some(Decoded::Delta {
+        header,
+        operations: operations.collect::<Option<_>>()?,
+    })
+}
+
+fn change(operation: Operation<'_>) -> Change {
+    match operation {
+        Operation::Put { key, value } => Change::Put {
+            key: key.to_vec(),
+            value: value.to_vec(),
+        },
+        Operation::Delete { key } => Change::Delete { key: key.to_vec() },
+        Operation::Alarms(alarms) => Change::Alarms(alarms),
+        Operation::PageCount(count) => Change::PageCount(count as u64),
+        Operation::Page { number, change } => Change::Page {
+            number,
+            how: change.how(),
+            bytes: change.body.len(),
+        },
+    }
+}
+
+fn erase(mut reader: Reader<'_>) -> Option<Decoded> {
+    let header = Header::decode(&mut reader)?;
+    Some(Decoded::Erase {
+        header,
+        id: record::decode_erase(&mut reader)?,
+    })
+}
+
+fn class(mut reader: Reader<'_>) -> Option<Decoded> {
+    let (class, tenant, name) = record::decode_class(&mut reader)?;
+    Some(Decoded::Class {
+        class,
+        tenant,
+        name,
+    })
+}
