@@ -1,0 +1,82 @@
+//! How the command ends: a message for people, and a code for scripts.
+
+use std::io;
+use std::process::ExitCode;
+
+use dovehouse_engine::Error as EngineError;
+use dovehouse_engine::wal::Error as LogError;
+
+/// Why the command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    /// Empty if everything was said already.
+    message: String,
+}
+
+pub(crate) const FAILURE: u8 = 1;
+pub(crate) const DAMAGE: u8 = 3;
+pub(crate) const NO_OBJECT: u8 = 5;
+const LOCKED: u8 = 6;
+const NEWER_FORMAT: u8 = 7;
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl ToString) -> Self {
+        Failure {
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    /// Damage that the command's output has named.
+    pub(crate) fn damage_reported() -> Self {
+        Failure {
+            code: DAMAGE,
+            message: String::new(),
+        }
+    }
+
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            eprintln!("dovehouse: {}", self.message);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let code = match &error {
+            EngineError::Log(LogError::Locked { .. }) => LOCKED,
+            EngineError::Log(LogError::Version { .. }) => NEWER_FORMAT,
+            EngineError::Log(LogError::Corrupt { .. }) | EngineError::Damaged { .. } => DAMAGE,
+            _ => FAILURE,
+        };
+        Failure::new(code, error)
+    }
+}
+
+#[cfg(feature = "sql")]
+impl From<dovehouse_sqlbridge::Error> for Failure {
+    fn from(error: dovehouse_sqlbridge::Error) -> Self {
+        match error {
+            dovehouse_sqlbridge::Error::Engine(error) => error.into(),
+            other => Failure::new(FAILURE, other),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // Whoever reads our output may stop reading: `dovehouse ls | head`.
+        let message = if error.kind() == io::ErrorKind::BrokenPipe {
+            String::new()
+        } else {
+            error.to_string()
+        };
+        Failure {
+            code: FAILURE,
+            message,
+        }
+    }
+}

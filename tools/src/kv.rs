@@ -1,0 +1,48 @@
+//! `dovehouse kv`: an object's keys.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use dovehouse_engine::List;
+use serde_json::json;
+
+use crate::exit::{FAILURE, Failure};
+use crate::output;
+use crate::store;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The store's directory
+    dir: PathBuf,
+    /// The object
+    object: String,
+    /// Print the value of this key as it is, and nothing else
+    key: Option<String>,
+    /// Only keys that begin like this
+    #[arg(long, default_value = "", conflicts_with = "key")]
+    prefix: String,
+    /// Print one JSON document; keys and values in hex
+    #[arg(long, conflicts_with = "key")]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let engine = store::open(&arguments.dir)?;
+    let object = store::load(&engine, &arguments.object)?;
+    if let Some(key) = &arguments.key {
+        let absent = || Failure::new(FAILURE, format!("the object has no key {key}"));
+        let value = object.get(key.as_bytes()).ok_or_else(absent)?;
+        return Ok(std::io::stdout().write_all(value)?);
+    }
+    let entries = object.list(&List::prefix(arguments.prefix.as_bytes()));
+    if arguments.json {
+        let entry = |(key, value)| json!({ "key": output::hex(key), "value": output::hex(value) });
+        let entries: Vec<_> = entries.map(entry).collect();
+        return Ok(output::json(&json!({ "schema": 1, "entries": entries }))?);
+    }
+    let mut table = output::table(&["KEY", "VALUE"], &[]);
+    for (key, value) in entries {
+        table.add_row([output::readable(key), output::readable(value)]);
+    }
+    Ok(output::print_table(&table)?)
+}

@@ -1,0 +1,94 @@
+//! `dovehouse`: look into a store, check it, export from it.
+//!
+//! Everything but `load` opens the store for reading only: nothing is written, and what a crash left in
+//! the log is replayed in memory.
+
+mod dump;
+mod exit;
+#[cfg(feature = "sql")]
+mod export;
+mod kv;
+#[cfg(feature = "load")]
+mod load;
+mod ls;
+mod output;
+mod show;
+#[cfg(feature = "sql")]
+mod sql;
+mod store;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use exit::Failure;
+
+/// Look into a dovehouse store, check it, export from it.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+OBJECT is an object's id (64 hex digits), the start of one, or Class:name.
+
+Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 damage found, 5 no such object,
+6 the store is open in another process, 7 the store's format is newer than this program.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the objects of a store
+    Ls(ls::Arguments),
+    /// Show what is known of one object
+    Show(show::Arguments),
+    /// Read an object's keys
+    Kv(kv::Arguments),
+    /// Run a query on an object's database
+    #[cfg(feature = "sql")]
+    Sql(sql::Arguments),
+    /// Write an object's database to a plain SQLite file
+    #[cfg(feature = "sql")]
+    Export(export::Arguments),
+    /// Check a store for damage
+    Verify(verify::Arguments),
+    /// Take the log apart, field by field
+    Dump(dump::Arguments),
+    /// Write numbered commits, for crash tests; or print what a crash left of them
+    #[cfg(feature = "load")]
+    Load(load::Arguments),
+    /// Write the man page to a directory
+    #[command(hide = true)]
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let result = match command {
+        Command::Ls(arguments) => ls::run(&arguments),
+        Command::Show(arguments) => show::run(&arguments),
+        Command::Kv(arguments) => kv::run(&arguments),
+        #[cfg(feature = "sql")]
+        Command::Sql(arguments) => sql::run(&arguments),
+        #[cfg(feature = "sql")]
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+        #[cfg(feature = "load")]
+        Command::Load(arguments) => load::run(&arguments),
+        Command::Man { dir } => {
+            clap_mangen::generate_to(Arguments::command().name("dovehouse"), dir)
+                .map_err(Failure::from)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

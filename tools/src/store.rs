@@ -1,0 +1,61 @@
+//! Opening a store to look at it, and finding the object that is meant.
+
+use std::path::Path;
+
+use dovehouse_engine::{Engine, Object, ObjectId, ObjectInfo};
+
+use crate::exit::{FAILURE, Failure, NO_OBJECT};
+
+/// Opens a store for reading.
+pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
+    Ok(Engine::builder(dir).open_read_only()?)
+}
+
+/// A class as people write it: with its tenant, unless that is the default one.
+pub(crate) fn class_name(engine: &Engine, info: &ObjectInfo) -> String {
+    match engine.class_name(info.entry.class) {
+        Some((tenant, name)) if tenant.is_empty() => name,
+        Some((tenant, name)) => format!("{tenant}/{name}"),
+        None => format!("class {}", info.entry.class.get()),
+    }
+}
+
+/// The object that a text means: an id, the start of one, or `Class:name`.
+pub(crate) fn find(engine: &Engine, text: &str) -> Result<ObjectInfo, Failure> {
+    if let Ok(id) = text.parse::<ObjectId>() {
+        return engine
+            .find(&id)?
+            .ok_or_else(|| Failure::new(NO_OBJECT, format!("there is no object {id}")));
+    }
+    let matches = |info: &ObjectInfo| match text.split_once(':') {
+        Some((class, name)) => {
+            info.name.as_deref() == Some(name) && class_name(engine, info) == class
+        }
+        None => info.id.to_string().starts_with(&text.to_ascii_lowercase()),
+    };
+    // What cannot be read cannot be what is meant; `verify` names it.
+    let mut found = engine
+        .objects()
+        .filter_map(Result::ok)
+        .filter(|info| matches(info));
+    match (found.next(), found.next()) {
+        (Some(info), None) => Ok(info),
+        (Some(first), Some(second)) => {
+            let message = format!(
+                "{text} may be {} or {}: write more of it",
+                first.id, second.id
+            );
+            Err(Failure::new(FAILURE, message))
+        }
+        (None, _) => Err(Failure::new(
+            NO_OBJECT,
+            format!("there is no object {text}"),
+        )),
+    }
+}
+
+/// Loads the object that a text means.
+pub(crate) fn load(engine: &Engine, text: &str) -> Result<Object, Failure> {
+    let info = find(engine, text)?;
+    Ok(engine.wake(info.entry.class, info.id)?)
+}
