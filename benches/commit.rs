@@ -9,6 +9,8 @@
 //! its best durable configuration (WAL, `synchronous=FULL`, all connections open, one thread for each
 //! client up to 64). All of them sync for real; the number of syncs stands in the table at the end.
 
+#![expect(clippy::disallowed_methods, reason = "benches measure real time")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

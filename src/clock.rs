@@ -25,11 +25,13 @@ pub struct SystemClock;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn now_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |elapsed| elapsed.as_millis() as u64)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn sleep_until(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             loop {

@@ -48,3 +48,8 @@ pub use namespace::Namespace;
 pub use object::Object;
 pub use stub::Stub;
 pub use web_socket::{CloseReason, Message, WebSocket};
+
+/// Its example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -208,6 +208,10 @@ impl Shard {
     }
 
     /// Ends all connections, waits for the handlers that run, and puts everything to sleep.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "patience with a stuck handler is real time"
+    )]
     async fn close(&self) {
         self.sockets.close_all().await;
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;

@@ -194,6 +194,8 @@ impl Socket {
 pub(crate) struct Sockets {
     by_object: RefCell<HashMap<RawId, Vec<Rc<Socket>>>>,
     next_number: Cell<u64>,
+    /// Told when the last connection is gone.
+    all_gone: tokio::sync::Notify,
 }
 
 impl Sockets {
@@ -231,6 +233,9 @@ impl Sockets {
                 by_object.remove(&id);
             }
         }
+        if by_object.is_empty() {
+            self.all_gone.notify_one();
+        }
     }
 
     /// Says goodbye on all connections, and gives the clients a moment to answer.
@@ -240,7 +245,7 @@ impl Sockets {
         }
         let answered = async {
             while !self.by_object.borrow().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                self.all_gone.notified().await;
             }
         };
         let _ = tokio::time::timeout(GOODBYE_PATIENCE, answered).await;

@@ -176,6 +176,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
+#[expect(clippy::disallowed_methods, reason = "--seconds is real time")]
 async fn write(loads: &Namespace<Load>, arguments: &Arguments) -> Result<(), Failure> {
     let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let kind = arguments.kind;

@@ -1,3 +1,5 @@
+//! What the simulated disk itself must do, or its verdicts mean nothing.
+
 use super::*;
 
 fn file(fs: &SimFs, name: &str, mode: Mode) -> Arc<dyn File> {
