@@ -32,10 +32,11 @@ impl Inner {
         let mut reclaim = self.reclaim.lock();
         let result = (|| {
             let position = self.log.position();
+            let usage = self.index.usage.encode();
             let copies = self.index.overlay.copy_dirty();
             let newest = copies
                 .iter()
-                .map(|copy| copy.entry.head.as_u64() + 1)
+                .map(|copy| copy.entry_at.as_u64() + 1)
                 .max()
                 .unwrap_or(0);
             let durable = if self.teeth.has(Flaw::CheckpointDoesNotWait) {
@@ -44,12 +45,13 @@ impl Inner {
                 self.log
                     .wait_durable(position.lsn.max(Lsn::from_u64(newest)))?
             };
-            let written = self.index.write(&copies)?;
+            let written = self.index.write(&copies, &usage)?;
             let dead = reclaim.dead_segments(&self.log, &self.index.slots, position, self.teeth);
             let freed_segments =
                 self.log
                     .checkpoint(position, durable, clean, &written.payload, &dead)?;
             self.index.adopt(written, &copies, durable);
+            self.index.usage.forget(&dead);
             Ok(CheckpointReport {
                 objects: copies.len(),
                 freed_segments,

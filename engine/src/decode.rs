@@ -1,10 +1,11 @@
 //! Records taken apart for people: what each field says, without applying anything.
 
-use dovehouse_wal::RecordView;
 use dovehouse_wal::bytes::Reader;
+use dovehouse_wal::{Lsn, RecordView};
 
-use crate::id::{ClassId, ObjectId};
+use crate::id::{ClassId, ObjectId, Slot};
 use crate::record::{self, Header, Kind, Meta, Operation};
+use crate::remap::{Moved, decode_remap};
 use crate::state::Alarm;
 
 /// A record of the log, decoded.
@@ -45,10 +46,30 @@ pub enum Decoded {
         /// Its name.
         name: String,
     },
+    /// Versions that lie elsewhere from here on.
+    Remap(
+        /// Each version, and where it lies now.
+        Vec<Relocation>,
+    ),
     /// A kind that this version reserves or does not know.
     Other,
     /// The checksum holds, but the fields make no sense.
     Malformed,
+}
+
+/// A version that compaction moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// The object.
+    pub slot: Slot,
+    /// Which use of the slot.
+    pub generation: u8,
+    /// The number of the commit.
+    pub seq: u64,
+    /// Where its image lies now.
+    pub lsn: Lsn,
+    /// What it takes there, frame included.
+    pub bytes: u32,
 }
 
 /// What a delta changes.
@@ -91,6 +112,7 @@ impl Decoded {
             Some(Kind::Delta) => delta(reader),
             Some(Kind::Erase) => erase(reader),
             Some(Kind::Class) => class(reader),
+            Some(Kind::Remap) => remap(reader),
             _ => Some(Decoded::Other),
         };
         decoded.unwrap_or(Decoded::Malformed)
@@ -142,6 +164,18 @@ fn erase(mut reader: Reader<'_>) -> Option<Decoded> {
         header,
         id: record::decode_erase(&mut reader)?,
     })
+}
+
+fn remap(mut reader: Reader<'_>) -> Option<Decoded> {
+    let moves = decode_remap(&mut reader)?;
+    let relocation = |moved: Moved| Relocation {
+        slot: moved.slot,
+        generation: moved.generation,
+        seq: moved.seq,
+        lsn: moved.to.lsn,
+        bytes: moved.to.bytes,
+    };
+    Some(Decoded::Remap(moves.into_iter().map(relocation).collect()))
 }
 
 fn class(mut reader: Reader<'_>) -> Option<Decoded> {

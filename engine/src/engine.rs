@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointReport;
 use crate::classes::DEFAULT_TENANT;
+use crate::compact::Compactor;
 use crate::error::{Error, Result};
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::Index;
@@ -47,7 +48,7 @@ use crate::upkeep::Upkeep;
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -57,10 +58,13 @@ pub(crate) struct Inner {
     pub(crate) log: Log<Index>,
     pub(crate) index: Arc<Index>,
     pub(crate) reclaim: Mutex<Reclaim>,
+    pub(crate) compactor: Mutex<Compactor>,
+    /// What a round of compaction moves at most.
+    pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
     pub(crate) teeth: Teeth,
     /// Objects that somebody has a handle of: one writer each.
-    awake: Mutex<HashSet<ObjectId>>,
+    pub(crate) awake: Mutex<HashSet<ObjectId>>,
     pub(crate) read_only: bool,
     /// The most that an object's state may take.
     pub(crate) state_bytes_max: usize,
@@ -93,6 +97,7 @@ impl Engine {
 
     pub(crate) fn open_with(builder: Builder, access: Access) -> Result<Engine> {
         let limits = builder.limits();
+        let round_bytes = builder.memory_bytes / 8;
         let Builder {
             dir,
             fs,
@@ -105,7 +110,13 @@ impl Engine {
         let opening = Opening::new(fs.clone(), &dir, options, access)?;
         let is_new = opening.payload().is_empty();
         let clean = opening.superblock().clean;
-        let index = Arc::new(Index::open(&*fs, &dir, !read_only, opening.payload())?);
+        let index = Arc::new(Index::open(
+            &*fs,
+            &dir,
+            !read_only,
+            opening.payload(),
+            teeth,
+        )?);
         let log = opening.recover::<_, Error>(index.clone(), |record, _| {
             // Until the tail was written back, the index files may be torn where it touches them.
             index
@@ -127,6 +138,8 @@ impl Engine {
             log,
             index,
             reclaim: Mutex::default(),
+            compactor: Mutex::default(),
+            round_bytes,
             upkeep,
             teeth,
             awake: Mutex::default(),
@@ -137,10 +150,14 @@ impl Engine {
             // The key of the id hash must be on disk before anything is hashed with it.
             inner.checkpoint(false)?;
         }
-        let thread = (drive == Drive::Thread && !read_only).then(|| start_upkeep(&inner));
+        let threads = if drive == Drive::Thread && !read_only {
+            start_threads(&inner)
+        } else {
+            Vec::new()
+        };
         Ok(Engine {
             inner,
-            thread: Mutex::new(thread),
+            threads: Mutex::new(threads),
         })
     }
 
@@ -280,8 +297,8 @@ impl Engine {
     }
 
     fn stop_upkeep(&self) {
-        if let Some(thread) = self.thread.lock().take() {
-            self.inner.upkeep.stop();
+        self.inner.upkeep.stop();
+        for thread in self.threads.lock().drain(..) {
             // A panic there was reported by the panic hook; there is nothing to add.
             let _ = thread.join();
         }
@@ -306,18 +323,23 @@ pub struct Due {
     pub class: ClassId,
 }
 
-fn start_upkeep(inner: &Arc<Inner>) -> JoinHandle<()> {
+fn start_threads(inner: &Arc<Inner>) -> Vec<JoinHandle<()>> {
     let weak = Arc::downgrade(inner);
     inner.log.on_progress(move || {
         if let Some(inner) = weak.upgrade() {
             inner.look_after_batch();
         }
     });
-    let inner = inner.clone();
-    let thread = std::thread::Builder::new().name("dovehouse-upkeep".into());
-    thread
-        .spawn(move || inner.keep_up())
-        .expect("the system can start a thread")
+    let (upkeep, compact) = (inner.clone(), inner.clone());
+    vec![
+        start_thread("dovehouse-upkeep", move || upkeep.keep_up()),
+        start_thread("dovehouse-compact", move || compact.keep_compact()),
+    ]
+}
+
+fn start_thread(name: &str, life: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(life).expect("the system can start a thread")
 }
 
 impl Inner {

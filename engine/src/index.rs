@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dovehouse_wal::bytes::{Put, Reader};
 use dovehouse_wal::fs::Fs;
-use dovehouse_wal::{DurableLsn, Ledger, Lsn, Placed};
+use dovehouse_wal::{DurableLsn, Flaw, Ledger, Lsn, Placed, Teeth};
 use parking_lot::{Mutex, RwLock};
 
 use crate::alarms::{AlarmIndex, encode_zones};
@@ -16,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
 use crate::ids::{HashKey, IdTable, IdUpdate};
 use crate::overlay::{Cell, Copied, DueChange, Overlay};
-use crate::slots::{Entry, SlotTable};
+use crate::slots::{Entry, Place, SlotTable};
+use crate::usage::Usage;
 
-const PAYLOAD_VERSION: u8 = 1;
+const PAYLOAD_VERSION: u8 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -29,6 +30,8 @@ pub(crate) struct Index {
     /// Ids that the id table does not have yet.
     new_ids: RwLock<HashMap<ObjectId, Slot>>,
     pub(crate) classes: Mutex<Classes>,
+    pub(crate) usage: Usage,
+    pub(crate) teeth: Teeth,
     next_slot: AtomicU64,
     key: HashKey,
     /// Whether the index files are exactly what a checkpoint wrote: not between a crash and the first
@@ -37,27 +40,58 @@ pub(crate) struct Index {
 }
 
 /// What goes with a record to the committer.
-pub(crate) struct Note {
+pub(crate) enum Note {
+    /// A new version of an object.
+    Version {
+        cell: Arc<Cell>,
+        /// The new version, but for its place.
+        entry: Entry,
+        due: DueChange,
+    },
+    /// Versions that were written to other places.
+    Moves(Vec<Move>),
+}
+
+/// A version that compaction wrote to another place.
+pub(crate) struct Move {
     pub(crate) cell: Arc<Cell>,
-    /// The new version, but for its place.
-    pub(crate) entry: Entry,
-    pub(crate) due: DueChange,
+    /// Where it is moved from: if the newest version lies elsewhere by now, the move is for nothing.
+    pub(crate) from: Lsn,
+    pub(crate) to: Place,
 }
 
 impl Ledger for Index {
     type Note = Note;
 
     fn place(&self, note: Note, placed: Placed) -> Lsn {
-        let Note { cell, entry, due } = note;
-        let entry = Entry {
-            head: placed.lsn,
-            bytes: placed.stored_bytes,
-            ..entry
-        };
-        if let Some(due_ms) = due {
-            self.alarms.set(cell.slot, due_ms);
+        match note {
+            Note::Version { cell, entry, due } => {
+                let entry = Entry {
+                    head: placed.lsn,
+                    bytes: placed.stored_bytes,
+                    ..entry
+                };
+                if let Some(due_ms) = due {
+                    self.alarms.set(cell.slot, due_ms);
+                }
+                let (link, dead) = cell.place(entry, due, placed.lsn, placed.durable);
+                self.usage.replace(entry.extent(), dead);
+                link
+            }
+            Note::Moves(moves) => {
+                for Move { cell, from, to } in moves {
+                    let from = if self.teeth.has(Flaw::MoveWithoutComparing) {
+                        cell.newest().map_or(from, |newest| newest.head)
+                    } else {
+                        from
+                    };
+                    if let Some(dead) = cell.relocate(from, to, placed.lsn, placed.durable) {
+                        self.usage.replace(to.extent(), dead);
+                    }
+                }
+                Lsn::NONE
+            }
         }
-        cell.place(entry, due, placed.durable)
     }
 }
 
@@ -70,7 +104,13 @@ pub(crate) struct Written {
 
 impl Index {
     /// Opens the index files. `payload` is that of the checkpoint on disk, or empty for a new store.
-    pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool, payload: &[u8]) -> Result<Self> {
+    pub(crate) fn open(
+        fs: &dyn Fs,
+        dir: &Path,
+        write: bool,
+        payload: &[u8],
+        teeth: Teeth,
+    ) -> Result<Self> {
         let mut reader = Reader::new(payload);
         let malformed = || Error::damaged("the manifest", "a field of the index ends early");
         let (next_slot, key) = if payload.is_empty() {
@@ -78,13 +118,15 @@ impl Index {
         } else {
             Self::decode_start(&mut reader).ok_or_else(malformed)?
         };
-        let index = Index {
+        let mut index = Index {
             slots: SlotTable::open(fs, dir, write)?,
             ids: IdTable::open(fs, dir, write, key)?,
             alarms: AlarmIndex::open(fs, dir, write)?,
             overlay: Overlay::new(),
             new_ids: RwLock::default(),
             classes: Mutex::default(),
+            usage: Usage::default(),
+            teeth,
             next_slot: AtomicU64::new(next_slot),
             key,
             settled: AtomicBool::new(true),
@@ -93,6 +135,7 @@ impl Index {
             *index.classes.lock() = Classes::decode(&mut reader).ok_or_else(malformed)?;
             index.ids.decode(&mut reader).ok_or_else(malformed)?;
             index.alarms.decode(&mut reader).ok_or_else(malformed)?;
+            index.usage = Usage::decode(&mut reader).ok_or_else(malformed)?;
         }
         Ok(index)
     }
@@ -102,13 +145,14 @@ impl Index {
         Some((reader.varint()?, reader.array()?))
     }
 
-    fn encode_payload(&self, ids: &IdUpdate, zones: &[u64]) -> Vec<u8> {
+    fn encode_payload(&self, ids: &IdUpdate, zones: &[u64], usage: &[u8]) -> Vec<u8> {
         let mut payload = vec![PAYLOAD_VERSION];
         payload.put_varint(self.next_slot.load(Ordering::Acquire));
         payload.extend_from_slice(&self.key);
         self.classes.lock().encode(&mut payload);
         ids.encode(&mut payload);
         encode_zones(zones, &mut payload);
+        payload.extend_from_slice(usage);
         payload
     }
 
@@ -177,8 +221,9 @@ impl Index {
         self.overlay.get_or_insert(slot, || self.slots.get(slot))
     }
 
-    /// Writes what the checkpoint copied into the index files and syncs them.
-    pub(crate) fn write(&self, copies: &[Copied]) -> Result<Written> {
+    /// Writes what the checkpoint copied into the index files and syncs them. `usage` is that of the
+    /// moment when it began.
+    pub(crate) fn write(&self, copies: &[Copied], usage: &[u8]) -> Result<Written> {
         if !copies.is_empty() {
             let entries: Vec<_> = copies.iter().map(|copy| (copy.slot, copy.entry)).collect();
             self.slots.write(&entries)?;
@@ -198,7 +243,7 @@ impl Index {
             .filter_map(|copy| Some((copy.slot, copy.due?)))
             .collect();
         let zones = self.alarms.write(&times)?;
-        let payload = self.encode_payload(&ids, &zones);
+        let payload = self.encode_payload(&ids, &zones, usage);
         Ok(Written {
             ids,
             zones,

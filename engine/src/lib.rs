@@ -5,7 +5,7 @@
 //! [`Object::commit`] appends them as one record. One durable write serves the commits of many objects.
 //!
 //! This crate does **not** know SQLite and schedules nothing: who wakes an object, and when, is for the
-//! layers above. It starts two threads and no async runtime.
+//! layers above. It starts three threads and no async runtime.
 //!
 //! See `docs/architecture.md` for the way of a put, and `docs/format/` for every byte on disk.
 
@@ -14,6 +14,7 @@
 mod alarms;
 mod checkpoint;
 mod classes;
+mod compact;
 mod compress;
 mod decode;
 mod engine;
@@ -25,6 +26,7 @@ mod index;
 mod index_file;
 mod inspect;
 mod kv;
+mod liveness;
 mod load;
 mod object;
 mod options;
@@ -32,14 +34,18 @@ mod overlay;
 mod page_diff;
 mod reclaim;
 mod record;
+mod remap;
 mod replay;
 mod slots;
 mod state;
 mod upkeep;
+mod usage;
+mod victims;
 
 pub use checkpoint::CheckpointReport;
 pub use classes::DEFAULT_TENANT;
-pub use decode::{Change, Decoded};
+pub use compact::{CompactReport, SegmentUsage};
+pub use decode::{Change, Decoded, Relocation};
 pub use dovehouse_wal as wal;
 pub use dovehouse_wal::{Flaw, Lsn, Teeth, Ticket, TicketState};
 pub use engine::{Due, Engine, LogView, Stats};

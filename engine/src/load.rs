@@ -1,7 +1,7 @@
 //! Loading an object: one read for its image, and one for each delta on top.
 
 use dovehouse_wal::bytes::Reader;
-use dovehouse_wal::{Lsn, OwnedRecord};
+use dovehouse_wal::{FRAME_BYTES, Lsn, OwnedRecord};
 
 use crate::engine::Inner;
 use crate::error::{Error, Result};
@@ -9,13 +9,17 @@ use crate::id::{ObjectId, Slot};
 use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
 use crate::slots::Entry;
 use crate::state::State;
+use crate::usage::Extent;
 
 /// What a chain of records says of an object.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) id: ObjectId,
     pub(crate) name: Option<String>,
+    pub(crate) written_ms: u64,
     pub(crate) state: State,
+    /// Where the records under the head lie.
+    pub(crate) below: Vec<Extent>,
     /// The image's stored bytes, and those of the deltas on top of it.
     pub(crate) image_bytes: u64,
     pub(crate) chain_bytes: u64,
@@ -45,12 +49,11 @@ impl Inner {
         let malformed = |link: &Link| malformed(slot, link.record.lsn);
         let (base, deltas) = chain.split_last().expect("a chain has its head");
         let mut payload = base.payload();
-        let (id, name, mut state) = if base.kind == Kind::Erase {
+        let (meta, mut state) = if base.kind == Kind::Erase {
             let id = decode_erase(&mut payload).ok_or_else(|| malformed(base))?;
-            (id, None, State::default())
+            (Meta::erased(id), State::default())
         } else {
-            let (meta, state) = decode_image(&mut payload).ok_or_else(|| malformed(base))?;
-            (meta.id, meta.name, state)
+            decode_image(&mut payload).ok_or_else(|| malformed(base))?
         };
         for delta in deltas.iter().rev() {
             apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
@@ -60,10 +63,16 @@ impl Inner {
             .map(|delta| delta.record.body.len() as u64)
             .sum();
         let image_bytes = base.record.body.len() as u64;
+        let below = chain[1..].iter().map(|link| Extent {
+            segno: link.record.lsn.segno(),
+            bytes: (FRAME_BYTES + link.record.body.len()) as u32,
+        });
         Ok(Some(Loaded {
-            id,
-            name,
+            id: meta.id,
+            name: meta.name,
+            written_ms: meta.written_ms,
             state,
+            below: below.collect(),
             image_bytes,
             chain_bytes,
         }))

@@ -149,6 +149,7 @@ impl Object {
             image_bytes: loaded.image_bytes,
             chain_bytes: loaded.chain_bytes,
         };
+        cell.set_below(entry.head, loaded.below);
         self.name = loaded.name;
         self.working = Working::new(loaded.state);
         self.cell = Some(cell);
@@ -427,7 +428,10 @@ impl Object {
                 true,
             )));
         }
-        if self.head.has_image && !changes.cleared && self.head.depth < self.depth_max() {
+        let delta_will_do =
+            self.head.has_image && !changes.cleared && self.head.depth < self.depth_max();
+        let wants_image = self.cell.as_ref().is_some_and(|cell| cell.wants_image());
+        if delta_will_do && !wants_image {
             let delta = encode_delta(&self.header(self.head.depth + 1)?, &changes, self.alarms());
             let chain = self.head.chain_bytes + delta.len() as u64;
             if chain <= (2 * self.head.image_bytes).max(1024) && delta.len() <= bytes.max(256) {
@@ -511,7 +515,7 @@ impl Object {
         };
         let due = alarms_changed.then(|| self.state().due_ms());
         let stored = body.len() as u64;
-        let note = Some(Note { cell, entry, due });
+        let note = Some(Note::Version { cell, entry, due });
         let record = Record {
             kind: kind as u8,
             flags: 0,

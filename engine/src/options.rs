@@ -18,7 +18,7 @@ pub struct Builder {
     pub(crate) log: LogOptions,
     checkpoint_bytes: u64,
     checkpoint_ms: u64,
-    memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
 }
 
 /// What an overlay entry takes, its place in the map included.
@@ -85,7 +85,8 @@ impl Builder {
 
     /// Opens the store, creating it if the directory has none.
     ///
-    /// Starts two threads, `dovehouse-commit` and `dovehouse-upkeep`, which end with the engine.
+    /// Starts three threads, `dovehouse-commit`, `dovehouse-upkeep` and `dovehouse-compact`, which end with
+    /// the engine.
     pub fn open(self) -> Result<Engine> {
         Engine::open_with(self, Access::Create)
     }

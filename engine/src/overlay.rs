@@ -10,7 +10,8 @@ use dovehouse_wal::{DurableLsn, Lsn, Ticket};
 use parking_lot::{Mutex, RwLock};
 
 use crate::id::{ObjectId, Slot};
-use crate::slots::Entry;
+use crate::slots::{Entry, Place};
+use crate::usage::Extent;
 
 const SHARDS: usize = 64;
 
@@ -27,8 +28,14 @@ pub(crate) struct Cell {
 #[derive(Debug, Default)]
 struct CellState {
     newest: Option<Entry>,
+    /// The record that made it the newest: the version itself, or the one that says where it was moved.
+    newest_at: Lsn,
     /// The version before those that are not durable yet, for reads after a failure.
     durable: Option<Entry>,
+    /// Where the records under the newest lie, as far as it is known.
+    below: Vec<Extent>,
+    /// Compaction waits for the next image: no more deltas.
+    wants_image: bool,
     due: DueChange,
     /// Whether a checkpoint has to write it.
     dirty: bool,
@@ -43,8 +50,35 @@ struct CellState {
 pub(crate) struct Copied {
     pub(crate) slot: Slot,
     pub(crate) entry: Entry,
+    pub(crate) entry_at: Lsn,
     pub(crate) due: DueChange,
     pub(crate) new_id: Option<ObjectId>,
+}
+
+impl CellState {
+    fn supersede(&mut self, entry: Entry, at: Lsn, durable: DurableLsn) -> Vec<Extent> {
+        if self.newest.is_some() && durable.covers(self.newest_at) {
+            self.durable = self.newest;
+        }
+        let dead = self.bury(entry);
+        self.newest = Some(entry);
+        self.newest_at = at;
+        self.dirty = true;
+        dead
+    }
+
+    /// What a new version makes dead, which is nothing if it lies on the one before.
+    fn bury(&mut self, new: Entry) -> Vec<Extent> {
+        let before = self.newest.map(|before| before.extent());
+        if new.depth > 0 {
+            self.below.extend(before);
+            return Vec::new();
+        }
+        self.wants_image = false;
+        let mut dead = std::mem::take(&mut self.below);
+        dead.extend(before);
+        dead
+    }
 }
 
 impl Cell {
@@ -61,17 +95,34 @@ impl Cell {
         }
     }
 
-    /// A new version got its place. Returns the place of the one before it.
-    pub(crate) fn place(&self, entry: Entry, due: DueChange, durable: DurableLsn) -> Lsn {
+    /// A new version got its place, and the record that says so. Returns the place of the one before it,
+    /// and what is dead now.
+    pub(crate) fn place(
+        &self,
+        entry: Entry,
+        due: DueChange,
+        at: Lsn,
+        durable: DurableLsn,
+    ) -> (Lsn, Vec<Extent>) {
         let mut state = self.state.lock();
         let before = state.newest;
-        if before.is_some_and(|before| durable.covers(before.head)) {
-            state.durable = before;
-        }
-        state.newest = Some(entry);
+        let dead = state.supersede(entry, at, durable);
         state.due = due.or(state.due);
-        state.dirty = true;
-        before.map_or(Lsn::NONE, |before| before.head)
+        (before.map_or(Lsn::NONE, |before| before.head), dead)
+    }
+
+    /// Compaction wrote the version at `from` to another place, whole. Returns what is dead now; `None`
+    /// if there is a newer version, and the copy is for nothing.
+    pub(crate) fn relocate(
+        &self,
+        from: Lsn,
+        to: Place,
+        at: Lsn,
+        durable: DurableLsn,
+    ) -> Option<Vec<Extent>> {
+        let mut state = self.state.lock();
+        let before = state.newest.filter(|newest| newest.head == from)?;
+        Some(state.supersede(before.moved(to), at, durable))
     }
 
     /// The newest version, whether or not it is durable.
@@ -83,17 +134,24 @@ impl Cell {
     pub(crate) fn durable(&self, durable: DurableLsn) -> Option<Entry> {
         let state = self.state.lock();
         match state.newest {
-            Some(newest) if durable.covers(newest.head) => Some(newest),
+            Some(newest) if durable.covers(state.newest_at) => Some(newest),
             _ => state.durable,
         }
     }
 
-    /// A version that replay found in the log, where it is durable.
-    pub(crate) fn replay(&self, entry: Entry) {
+    /// A version that replay found in the log, where it is durable. Returns what is dead now.
+    pub(crate) fn replay(&self, entry: Entry) -> Vec<Extent> {
         let mut state = self.state.lock();
+        let dead = match state.newest {
+            // What the index shows already was counted when it came there.
+            Some(shown) if shown == entry => vec![entry.extent()],
+            _ => state.bury(entry),
+        };
         state.newest = Some(entry);
+        state.newest_at = Lsn::NONE;
         state.durable = Some(entry);
         state.dirty = true;
+        dead
     }
 
     /// What a record of the log says of the object's alarm and id, whether or not its version counts.
@@ -102,6 +160,23 @@ impl Cell {
         state.due = due.or(state.due);
         state.new_id = id.or(state.new_id);
         state.dirty = true;
+    }
+
+    /// Where the records of the version at `head` lie, as a reader of them has seen.
+    pub(crate) fn set_below(&self, head: Lsn, below: Vec<Extent>) {
+        let mut state = self.state.lock();
+        if state.newest.is_some_and(|newest| newest.head == head) {
+            state.below = below;
+        }
+    }
+
+    /// Asks for an image instead of the next delta.
+    pub(crate) fn want_image(&self) {
+        self.state.lock().wants_image = true;
+    }
+
+    pub(crate) fn wants_image(&self) -> bool {
+        self.state.lock().wants_image
     }
 
     pub(crate) fn set_new_id(&self, id: ObjectId) {
@@ -122,6 +197,7 @@ impl Cell {
         Some(Copied {
             slot: self.slot,
             entry,
+            entry_at: state.newest_at,
             due: state.due,
             new_id: state.new_id,
         })
@@ -133,7 +209,7 @@ impl Cell {
         if copied.new_id.is_some() {
             state.new_id = None;
         }
-        if state.newest == Some(copied.entry) && durable.covers(copied.entry.head) {
+        if state.newest == Some(copied.entry) && durable.covers(copied.entry_at) {
             (state.dirty, state.due) = (false, None);
         }
         !state.dirty

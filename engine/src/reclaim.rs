@@ -9,38 +9,26 @@
 //! is dead there is dead for the newest and for the last durable version too, since those are never
 //! older (I6).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dovehouse_wal::bytes::Reader;
-use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, Position, RecordView, Segment, Teeth};
+use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, Position, RecordView, Role, Segment, Teeth};
 
 use crate::error::Result;
 use crate::id::Slot;
+use crate::liveness::is_live;
 use crate::record::{Header, Kind};
 use crate::slots::{Entry, SlotTable};
 
 type Log = dovehouse_wal::Log<crate::index::Index>;
 
-/// Whether a record is needed by a version of its object.
-///
-/// The one rule: a record is dead once a later image or erase of the same object exists.
-pub(crate) fn is_live(header: &Header, at: Lsn, entry: &Entry) -> bool {
-    if header.generation != entry.generation {
-        return header.generation > entry.generation;
-    }
-    match header.seq.cmp(&entry.seq) {
-        // The same commit may lie in the log twice, after a recovery that wrote it again.
-        std::cmp::Ordering::Equal => at == entry.head,
-        std::cmp::Ordering::Greater => true,
-        std::cmp::Ordering::Less => header.seq >= entry.image_seq(),
-    }
-}
-
 /// How far each segment was looked through.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
     cursors: HashMap<u32, Cursor>,
+    /// Packs that compaction is filling: what lies there is not in the index yet.
+    pub(crate) filling: HashSet<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +39,15 @@ struct Cursor {
 }
 
 impl Reclaim {
-    /// The segments before `replay_from` in which nothing is live by the slot table on disk.
+    /// Whether nothing in a segment changes any more, with the replay start there.
+    pub(crate) fn is_settled(&self, segment: &Segment, replay_from: Position) -> bool {
+        match segment.role {
+            Role::Pack => !self.filling.contains(&segment.segno),
+            _ => segment.segno < replay_from.lsn.segno(),
+        }
+    }
+
+    /// The settled segments in which nothing is live by the slot table on disk.
     pub(crate) fn dead_segments(
         &mut self,
         log: &Log,
@@ -62,7 +58,7 @@ impl Reclaim {
         let mut dead = Vec::new();
         let mut cursors = HashMap::new();
         for segment in log.segments() {
-            if segment.segno >= replay_from.lsn.segno() {
+            if !self.is_settled(&segment, replay_from) {
                 continue;
             }
             let mut cursor = self.cursors.remove(&segment.segno).unwrap_or_default();
@@ -117,8 +113,8 @@ enum Witness {
 
 fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
     match Kind::from_u8(record.kind) {
-        // The checkpoint's payload holds all classes.
-        Some(Kind::Class) => None,
+        // The checkpoint's payload holds all classes, and its index all moves.
+        Some(Kind::Class | Kind::Remap) => None,
         Some(Kind::Image | Kind::Delta | Kind::Erase) => {
             match Header::decode(&mut Reader::new(record.body)) {
                 Some(header) if lives(&header, record.lsn, slots) => {

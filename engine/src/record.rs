@@ -7,6 +7,7 @@
 //! DELTA   = operation*: on top of the record that the frame's link names
 //! ERASE   = id: the object has no state (depth 0)
 //! CLASS   = number varint · tenant · name: belongs to no object
+//! REMAP   = see `remap.rs`: belongs to no object
 //! ```
 //! See `docs/format/` for the fields and for the kinds that are reserved.
 
@@ -35,7 +36,7 @@ pub enum Kind {
     Class = 4,
     /// A class's compression dictionary (reserved).
     Dictionary = 5,
-    /// A record lies elsewhere from here on (reserved).
+    /// Versions lie elsewhere from here on.
     Remap = 6,
     /// Pages of a big object (reserved).
     Pages = 7,

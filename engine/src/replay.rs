@@ -15,6 +15,7 @@ use crate::id::ObjectId;
 use crate::index::Index;
 use crate::overlay::DueChange;
 use crate::record::{Header, Kind, Meta, decode_class, decode_erase, delta_alarms};
+use crate::remap::{Moved, decode_remap};
 use crate::slots::Entry;
 
 impl Index {
@@ -44,6 +45,10 @@ impl Index {
                 let due = alarms.map(|alarms| alarms.iter().map(|alarm| alarm.due_ms).min());
                 self.replay_version(&record, header, None, due, false)
             }
+            Some(Kind::Remap) => {
+                let moves = decode_remap(&mut reader).ok_or_else(malformed)?;
+                moves.iter().try_for_each(|moved| self.replay_move(moved))
+            }
             Some(Kind::Class) => {
                 let (class, tenant, name) = decode_class(&mut reader).ok_or_else(malformed)?;
                 self.classes.lock().insert(class, &tenant, &name);
@@ -56,7 +61,7 @@ impl Index {
                     "a record of kind {} with flags {:#04x}",
                     record.kind, record.flags
                 ),
-                supported: "kinds 1 to 4".into(),
+                supported: "kinds 1 to 4, and 6".into(),
             })),
         }
     }
@@ -96,7 +101,7 @@ impl Index {
                 ));
             }
         };
-        cell.replay(Entry {
+        let entry = Entry {
             head: record.lsn,
             bytes: record.stored_bytes(),
             seq: header.seq,
@@ -105,7 +110,23 @@ impl Index {
             erased,
             depth: header.depth,
             fingerprint,
-        });
+        };
+        self.usage.replace(entry.extent(), cell.replay(entry));
+        Ok(())
+    }
+
+    /// A move counts if it moved the version that is newest at this point of the log. The committer
+    /// asked whether the object was still where it was moved from; here the version says the same,
+    /// since moves of one version come one after the other.
+    fn replay_move(&self, moved: &Moved) -> Result<()> {
+        let cell = self.cell(moved.slot)?;
+        match cell.newest() {
+            Some(newest) if newest.version() == (moved.generation, moved.seq) => {
+                let entry = newest.moved(moved.to);
+                self.usage.replace(entry.extent(), cell.replay(entry));
+            }
+            _ => self.overlay.release(cell),
+        }
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ use dovehouse_wal::{Lsn, bytes::Reader};
 use crate::error::{Error, Result};
 use crate::id::{ClassId, Slot};
 use crate::index_file::{IndexFile, PAGE_BYTES, Page};
+use crate::usage::Extent;
 
 const ENTRY_BYTES: usize = 32;
 const PER_PAGE: u64 = (PAGE_BYTES / ENTRY_BYTES) as u64;
@@ -51,7 +52,39 @@ pub struct Entry {
     pub(crate) fingerprint: u32,
 }
 
+/// A place in the store, and how much lies there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) lsn: Lsn,
+    /// Frame included.
+    pub(crate) bytes: u32,
+}
+
+impl Place {
+    pub(crate) fn extent(&self) -> Extent {
+        Extent {
+            segno: self.lsn.segno(),
+            bytes: self.bytes,
+        }
+    }
+}
+
 impl Entry {
+    /// The same version, written whole at another place.
+    pub(crate) fn moved(self, to: Place) -> Self {
+        Entry {
+            head: to.lsn,
+            bytes: to.bytes,
+            depth: 0,
+            ..self
+        }
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        let (lsn, bytes) = (self.head, self.bytes);
+        Place { lsn, bytes }.extent()
+    }
+
     /// The sequence number of the image under the head: everything older is dead.
     pub fn image_seq(&self) -> u64 {
         self.seq - u64::from(self.depth)

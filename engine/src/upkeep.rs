@@ -1,4 +1,8 @@
-//! Work in the background: checkpoints when they are due, and free segments before they are needed.
+//! Work in the background: checkpoints when they are due, free segments before they are needed, and
+//! compaction when too much of the disk is dead.
+//!
+//! Two threads: `dovehouse-upkeep` for the first two, which commits may come to wait for, and
+//! `dovehouse-compact`, which nobody waits for and which takes breaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::compact::Pace;
 use crate::engine::Inner;
 
 /// How much room to keep ready, in segments.
@@ -22,6 +27,16 @@ pub(crate) struct Limits {
     pub(crate) overlay_entries: usize,
 }
 
+/// Compaction begins when this many bytes are dead or unused for every one that is live. With what
+/// gathers while it works, the store stays below 1.3 times what is live.
+const DEAD_PER_LIVE: f64 = 0.2;
+
+/// And not for less than so many segments: a small store is not worth the writing.
+const DEAD_SEGMENTS_MIN: u64 = 2;
+
+/// What compaction writes in a second at most, so that commits find the disk idle in between.
+const COMPACT_BYTES_PER_MS: u64 = 64 << 10;
+
 /// What the upkeep thread and its callers share.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
@@ -29,8 +44,12 @@ pub(crate) struct Upkeep {
     stop: AtomicBool,
     mutex: Mutex<()>,
     wanted: Condvar,
+    /// Of the compaction thread: only the end of the engine wakes it early.
+    stopping: Condvar,
     checkpoint_bytes: AtomicU64,
     checkpoint_ms: AtomicU64,
+    /// The log's bytes when compaction last looked: the next look is a segment later.
+    compact_bytes: AtomicU64,
 }
 
 impl Upkeep {
@@ -40,8 +59,10 @@ impl Upkeep {
             stop: AtomicBool::new(false),
             mutex: Mutex::new(()),
             wanted: Condvar::new(),
+            stopping: Condvar::new(),
             checkpoint_bytes: AtomicU64::new(0),
             checkpoint_ms: AtomicU64::new(now_ms),
+            compact_bytes: AtomicU64::new(0),
         }
     }
 
@@ -50,10 +71,23 @@ impl Upkeep {
         self.checkpoint_ms.store(now_ms, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Waits for so long, or until it is woken; not at all if the threads shall stop.
+    fn wait(&self, wake: &Condvar, time: Duration) {
+        let mut guard = self.mutex.lock();
+        if !self.is_stopping() {
+            wake.wait_for(&mut guard, time);
+        }
+    }
+
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         let _guard = self.mutex.lock();
         self.wanted.notify_all();
+        self.stopping.notify_all();
     }
 
     /// Wakes the thread; called after every batch, so it does no more than look.
@@ -65,16 +99,47 @@ impl Upkeep {
 impl Inner {
     /// The upkeep thread's life.
     pub(crate) fn keep_up(self: &Arc<Self>) {
-        while !self.upkeep.stop.load(Ordering::Acquire) {
+        while !self.upkeep.is_stopping() {
             if self.log.stopped().is_none() {
                 // A failed checkpoint has stopped the log; a full disk is told to whoever commits.
                 let _ = self.keep_up_once();
             }
-            let mut guard = self.upkeep.mutex.lock();
-            if !self.upkeep.stop.load(Ordering::Acquire) {
-                self.upkeep.wanted.wait_for(&mut guard, LOOK_AROUND);
-            }
+            self.upkeep.wait(&self.upkeep.wanted, LOOK_AROUND);
         }
+    }
+
+    /// The compaction thread's life.
+    pub(crate) fn keep_compact(&self) {
+        while !self.upkeep.is_stopping() {
+            if self.log.stopped().is_none() && self.is_compaction_due() && self.is_much_dead() {
+                // A full disk is told to whoever commits; whatever stopped the log is told by it.
+                let _ = self.compact(Pace::Background, |_| ());
+                self.upkeep
+                    .compact_bytes
+                    .store(self.log.log_bytes(), Ordering::Relaxed);
+            }
+            self.upkeep.wait(&self.upkeep.stopping, LOOK_AROUND);
+        }
+    }
+
+    /// Whether the log has gone on since compaction last looked.
+    pub(crate) fn is_compaction_due(&self) -> bool {
+        let looked = self.upkeep.compact_bytes.load(Ordering::Relaxed);
+        looked == 0 || self.log.log_bytes() >= looked + self.log.segment_bytes()
+    }
+
+    /// Whether so much is dead that compaction is worth its writing.
+    pub(crate) fn is_much_dead(&self) -> bool {
+        let (live, room) = self.settled_bytes();
+        let dead = room.saturating_sub(live);
+        dead >= DEAD_SEGMENTS_MIN * self.segment_room()
+            && dead as f64 >= DEAD_PER_LIVE * live as f64
+    }
+
+    /// Lets commits have the disk for a while after so many bytes were written.
+    pub(crate) fn take_a_break(&self, bytes: u64) {
+        let time = Duration::from_millis(bytes / COMPACT_BYTES_PER_MS);
+        self.upkeep.wait(&self.upkeep.stopping, time);
     }
 
     fn keep_up_once(&self) -> crate::error::Result<()> {

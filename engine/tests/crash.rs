@@ -55,6 +55,17 @@ fn check(disk: &SimFs, promise: &Promise, teeth: Teeth) -> Result<Promise, Strin
             states: vec![found],
         });
     }
+    // Moving everything that can be moved changes nothing that anybody sees.
+    engine
+        .compact()
+        .map_err(|error| format!("compact: {error}"))?;
+    for (number, history) in served.iter().enumerate() {
+        let object = engine.wake(class, id(number as u8));
+        let object = object.map_err(|error| format!("wake after compaction: {error}"))?;
+        if Model::of(&object) != history.states[0] {
+            return Err(format!("object {number} was changed by compaction"));
+        }
+    }
     due.sort();
     let found = engine
         .due_until(u64::MAX, 100)
@@ -144,6 +155,7 @@ impl Run<'_> {
             0..3 => self.acknowledge()?,
             3 => self.awake[number] = None,
             4 => drop(self.engine.checkpoint()?),
+            5 => drop(self.engine.compact()?),
             _ => {}
         }
         Ok(())
@@ -250,6 +262,7 @@ fn every_planted_flaw_is_found() {
         Flaw::CheckpointDoesNotWait,
         Flaw::AcknowledgeBeforeWrite,
         Flaw::AcknowledgeAfterError,
+        Flaw::MoveWithoutComparing,
         Flaw::ReuseLiveSegment,
     ];
     for flaw in flaws {

@@ -238,6 +238,102 @@ fn a_segment_stays_while_one_object_in_it_lives() {
     assert_eq!(value(&engine, class, 9).unwrap().unwrap(), b"written once");
 }
 
+/// A store in which nearly everything but one small object in each segment is dead.
+fn scattered(fs: &SimFs, engine: &Engine, class: ClassId) -> Vec<Model> {
+    let mut models = Vec::new();
+    for number in 0..6 {
+        let mut object = engine.wake(class, id(number)).unwrap();
+        object.set_name(&format!("object {number}"));
+        object.put(b"value", &[number; 200]);
+        object.set_alarm(Alarm {
+            due_ms: 1_800_000_000_000 + u64::from(number),
+            ..Alarm::default()
+        });
+        commit(&mut object);
+        models.push(Model::of(&object));
+        drop(object);
+        for round in 0..3 {
+            put(engine, class, 100, &random(fs, round, 12_000));
+        }
+    }
+    engine.checkpoint().unwrap();
+    models
+}
+
+fn random(fs: &SimFs, round: u64, bytes: usize) -> Vec<u8> {
+    use dovehouse_engine::wal::fs::Fs;
+    let mut rng = fastrand::Rng::with_seed(fs.random_u64() ^ round);
+    (0..bytes).map(|_| rng.u8(..)).collect()
+}
+
+#[test]
+fn compaction_moves_what_lives_out_of_mostly_dead_segments_and_frees_them() {
+    let fs = SimFs::new(31);
+    let (engine, class) = open(&fs);
+    let models = scattered(&fs, &engine, class);
+    let before = engine.stats().log;
+    let report = engine.compact().unwrap();
+    assert!(
+        report.objects >= 5 && report.freed_segments >= 2,
+        "{report:?}"
+    );
+    let after = engine.stats().log;
+    assert!(
+        after.segment_files < before.segment_files,
+        "{before:?} {after:?}"
+    );
+    assert_eq!(
+        engine.compact().unwrap().objects,
+        0,
+        "there is nothing left to do"
+    );
+    for fs in [fs.process_death(), fs.power_loss()] {
+        let (engine, class) = open(&fs);
+        for (number, model) in models.iter().enumerate() {
+            let object = engine.wake(class, id(number as u8)).unwrap();
+            assert_eq!(Model::of(&object), *model);
+            assert_eq!(object.name(), Some(&*format!("object {number}")));
+        }
+        assert_eq!(engine.next_due(), Some(1_800_000_000_000));
+    }
+}
+
+#[test]
+fn an_object_with_deltas_moves_as_an_image_when_it_sleeps_and_not_under_its_owner() {
+    let fs = SimFs::new(32);
+    let (engine, class) = open(&fs);
+    let mut awake = engine.wake(class, id(200)).unwrap();
+    awake.put(b"value", &[1; 300]);
+    commit(&mut awake);
+    awake.put(b"more", b"delta");
+    commit(&mut awake);
+    scattered(&fs, &engine, class);
+    let model = Model::of(&awake);
+    let stored = |engine: &Engine| engine.find(&id(200)).unwrap().unwrap().entry;
+
+    let before = stored(&engine);
+    engine.compact().unwrap();
+    assert_eq!(stored(&engine), before, "its owner counts its deltas");
+    awake.put(b"more", b"another delta");
+    commit(&mut awake);
+    assert_eq!(stored(&engine).depth, 0, "compaction asked for an image");
+    awake.put(b"more", b"delta");
+    commit(&mut awake);
+
+    // A crash leaves it asleep, and with its delta.
+    let fs = fs.power_loss();
+    let (engine, class) = open(&fs);
+    let before = stored(&engine);
+    assert_eq!(before.depth, 1);
+    scattered(&fs, &engine, class);
+    engine.compact().unwrap();
+    let after = stored(&engine);
+    assert_eq!((after.depth, after.seq), (0, before.seq));
+    assert_ne!(after.head, before.head);
+    let (engine, class) = open(&fs.power_loss());
+    assert_eq!(Model::of(&engine.wake(class, id(200)).unwrap()), model);
+}
+
 #[test]
 fn damage_to_one_object_costs_that_object_and_nothing_else() {
     let fs = SimFs::new(10);

@@ -107,7 +107,7 @@ fn manifest(fields: &mut Fields<'_>) {
     fields.file_start("DOVEmani");
     for _ in 0..fields.varint("segment files") {
         fields.number("file", 4);
-        if fields.number("state (0 free, 1 log, 2 sealed)", 1) == 2 {
+        if fields.number("state (0 free, 1 log, 2 sealed, 3 pack)", 1) >= 2 {
             fields.number("segment number", 4);
             fields.take("salt", 8);
             fields.number("end", 4);
@@ -132,6 +132,10 @@ fn manifest(fields: &mut Fields<'_>) {
     }
     for zone in 0..fields.varint("alarm zones") {
         fields.varint(&format!("earliest alarm of page {zone}"));
+    }
+    for _ in 0..fields.varint("segments with live bytes") {
+        fields.varint("segment number");
+        fields.varint("live bytes");
     }
     assert_eq!(fields.at, fields.bytes.len());
 }

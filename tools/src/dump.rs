@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use dovehouse_engine::wal::{Batch, RecordView, Segment};
-use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header};
+use dovehouse_engine::wal::{Batch, RecordView, Role, Segment};
+use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, Relocation};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -90,6 +90,9 @@ fn print_segment(
     damaged: &mut bool,
 ) -> Result<(), Failure> {
     let header = match segment.header(engine.log().superblock().store_id) {
+        Ok(Some(header)) if header.role == Role::Pack => {
+            format!("a pack, began {}", time(header.created_ms))
+        }
         Ok(Some(header)) => format!(
             "began {}, follows batch {} of salt {:016x}",
             time(header.created_ms),
@@ -195,6 +198,12 @@ fn print_record(record: &RecordView<'_>) -> Result<(), Failure> {
         } => {
             output::print(format!("{start}CLASS {}: {tenant:?} {name:?}", class.get()))?;
         }
+        Decoded::Remap(moves) => {
+            output::print(format!("{start}REMAP"))?;
+            for moved in &moves {
+                output::print(format!("      {}", relocation(moved)))?;
+            }
+        }
         Decoded::Other => output::print(format!(
             "{start}kind {}, {}",
             record.kind,
@@ -226,6 +235,17 @@ fn object(header: &Header) -> String {
 fn alarms(alarms: &[Alarm]) -> String {
     let alarm = |alarm: &Alarm| format!(", alarm {:?} at {}", alarm.name, time(alarm.due_ms));
     alarms.iter().map(alarm).collect()
+}
+
+fn relocation(moved: &Relocation) -> String {
+    let Relocation {
+        slot,
+        generation,
+        seq,
+        lsn,
+        bytes,
+    } = moved;
+    format!("slot {slot} generation {generation} commit {seq} at {lsn}, {bytes} bytes")
 }
 
 fn change(operation: &Change) -> String {
@@ -316,6 +336,10 @@ fn record_json(record: &RecordView<'_>) -> Value {
             document["class"] = json!(class.get());
             document["class_name"] = json!(name);
             document["tenant"] = json!(tenant);
+        }
+        Decoded::Remap(moves) => {
+            document["name"] = json!("REMAP");
+            document["moves"] = moves.iter().map(relocation).collect();
         }
         _ => document["body"] = json!(output::hex(record.body)),
     }

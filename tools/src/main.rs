@@ -1,8 +1,9 @@
 //! `dovehouse`: look into a store, check it, export from it.
 //!
-//! Everything but `load` opens the store for reading only: nothing is written, and what a crash left in
+//! Everything but `load` and `compact` opens the store for reading only: nothing is written, and what a crash left in
 //! the log is replayed in memory.
 
+mod compact;
 mod dump;
 mod exit;
 #[cfg(feature = "sql")]
@@ -55,6 +56,8 @@ enum Command {
     Export(export::Arguments),
     /// Check a store for damage
     Verify(verify::Arguments),
+    /// Give back the space of what is dead
+    Compact(compact::Arguments),
     /// Take the log apart, field by field
     Dump(dump::Arguments),
     /// Write numbered commits, for crash tests; or print what a crash left of them
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "sql")]
         Command::Export(arguments) => export::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Compact(arguments) => compact::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         #[cfg(feature = "load")]
         Command::Load(arguments) => load::run(&arguments),

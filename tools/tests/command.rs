@@ -93,18 +93,18 @@ impl Store {
     fn path(&self) -> &str {
         self.dir.to_str().unwrap()
     }
+}
 
-    /// Every file with its content and time.
-    fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
-        let entries = std::fs::read_dir(&self.dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let content = |path: PathBuf| {
-            let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
-            (path.clone(), (std::fs::read(&path).unwrap(), modified))
-        };
-        entries.map(content).collect()
-    }
+/// Every file of a store with its content and time.
+fn files(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let content = |path: PathBuf| {
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        (path.clone(), (std::fs::read(&path).unwrap(), modified))
+    };
+    entries.map(content).collect()
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn an_export_is_a_database_for_stock_sqlite() {
 #[test]
 fn looking_at_a_crashed_store_sees_its_tail_and_writes_nothing() {
     let store = Store::new(false);
-    let before = store.files();
+    let before = files(&store.dir);
     let dir = store.path();
     assert!(run(0, &["ls", dir]).contains("lobby"));
     assert_eq!(run(0, &["kv", dir, "Room:lobby", "topic"]), "doves");
@@ -213,7 +213,7 @@ fn looking_at_a_crashed_store_sees_its_tail_and_writes_nothing() {
     }
     run(0, &["sql", dir, "Room:lobby", "DELETE FROM bird"]);
     assert!(run(0, &["sql", dir, "Room:lobby", "SELECT count(*) FROM bird"]).contains('2'));
-    assert_eq!(store.files(), before);
+    assert_eq!(files(&store.dir), before);
 }
 
 #[test]
@@ -327,4 +327,50 @@ fn no_object_of_a_killed_load_is_behind_its_last_ack() {
         }
         assert!(run(0, &["verify", dir.to_str().unwrap(), "--deep"]).contains("no damage"));
     }
+}
+
+#[test]
+fn compact_shows_what_it_would_do_and_then_gives_the_space_back() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("store");
+    let engine = Engine::builder(&dir)
+        .segment_bytes(256 << 10)
+        .open()
+        .unwrap();
+    let class = engine.class("Note").unwrap();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for number in 0..240 {
+        let mut object = engine.wake(class, id(number)).unwrap();
+        let value: Vec<u8> = (0..20_000).map(|_| rng.u8(..)).collect();
+        object.put(b"value", &value);
+        object.commit().unwrap();
+        if number % 10 > 0 {
+            object.clear(false);
+            object.commit().unwrap();
+        }
+    }
+    engine.close().unwrap();
+    drop(engine);
+    let dir = dir.to_str().unwrap();
+
+    let before = files(Path::new(dir));
+    let planned = run(0, &["compact", dir, "--dry-run"]);
+    assert!(
+        planned.lines().filter(|line| line.ends_with("yes")).count() > 4,
+        "{planned}"
+    );
+    assert_eq!(files(Path::new(dir)), before, "a dry run writes nothing");
+
+    let report: serde_json::Value =
+        serde_json::from_str(&run(0, &["compact", dir, "--json"])).unwrap();
+    let now = report["segment_files"].as_u64().unwrap();
+    assert!(
+        now < report["segment_files_before"].as_u64().unwrap() / 2,
+        "{report}"
+    );
+    let planned = run(0, &["compact", dir, "--dry-run"]);
+    assert!(!planned.contains("yes"), "{planned}");
+    assert!(run(0, &["dump", dir]).contains("a pack, began"));
+    assert!(run(0, &["verify", dir, "--deep"]).contains("no damage"));
+    assert_eq!(run(0, &["ls", dir, "--json"]).matches("\"id\"").count(), 24);
 }

@@ -93,7 +93,15 @@ impl Chain {
             .iter()
             .map(|entry| (entry.file, entry.state))
             .collect();
-        for file_number in Pool::list(&*opening.fs, &opening.dir)? {
+        let files = Pool::list(&*opening.fs, &opening.dir)?;
+        if write && files.iter().any(|file| !table.contains_key(file)) {
+            // The last run may have been killed before the name of its newest file was durable.
+            opening
+                .fs
+                .sync_dir(&opening.dir)
+                .map_err(|error| Error::io("sync", &opening.dir, error))?;
+        }
+        for file_number in files {
             let state = table.get(&file_number).copied().unwrap_or(TableState::Free);
             chain.sort_in(pool, file_number, state, opening, write)?;
         }
@@ -118,8 +126,9 @@ impl Chain {
         write: bool,
     ) -> Result<()> {
         let file = pool.open_file(file_number, write)?;
-        if let TableState::Sealed { segno, salt, end } = state {
-            pool.add_log(file_number, file, segno, salt, end);
+        if let TableState::Sealed { life, end } = state {
+            self.segno_max = self.segno_max.max(life.segno);
+            pool.add_segment(file_number, file, life, end);
             return Ok(());
         }
         let path = pool.path(file_number);
@@ -141,9 +150,11 @@ impl Chain {
         let store_id = opening.checkpoint.superblock.store_id;
         let header = SegmentHeader::decode(&block, store_id, &path)?.filter(|_| readable);
         let start = self.proven.lsn.segno();
+        // A pack that no checkpoint names is as good as free, but its number was given away.
+        let taken = header.map_or(0, |header| header.segno);
+        self.segno_max = self.segno_max.max(taken);
         match header.filter(|header| header.role == Role::Log) {
             Some(header) if header.segno >= start && header.segno > 0 => {
-                self.segno_max = self.segno_max.max(header.segno);
                 // Until the walk has decided, nobody may take this file or its number.
                 pool.add_dead(file_number, header.segno);
                 self.lives.push(Life {

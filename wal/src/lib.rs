@@ -5,7 +5,8 @@
 //!
 //! - [`fs`]: the file seam, and [`sim`]: a disk to break;
 //! - [`Opening`]: lock a store, read its checkpoint, replay its log;
-//! - [`Log`]: append records, wait on a [`Ticket`], read them back, name checkpoints.
+//! - [`Log`]: append records, wait on a [`Ticket`], read them back, name checkpoints;
+//! - [`Pack`]: a segment beside the log, for records that are moved.
 //!
 //! Every byte on disk is described in `docs/format/`.
 
@@ -20,6 +21,7 @@ pub mod fs;
 mod log;
 mod lsn;
 mod options;
+mod pack;
 mod pool;
 mod recovery;
 mod room;
@@ -36,6 +38,7 @@ pub use error::{Error, Result};
 pub use log::{Batches, Ledger, Log, LogStats, OwnedRecord, Placed, Record};
 pub use lsn::{DurableLsn, Lsn, Position};
 pub use options::{Drive, LogOptions};
+pub use pack::Pack;
 pub use pool::Segment;
 pub use recovery::{Access, Opening};
 pub use room::Reservation;

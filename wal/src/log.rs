@@ -323,6 +323,15 @@ impl<L: Ledger> Log<L> {
         Ok(())
     }
 
+    /// Gives free segment files back to the file system, all but `keep` of them. Returns how many.
+    pub fn trim(&self, keep: usize) -> Result<usize> {
+        self.writable()?;
+        let inner = &self.inner;
+        inner
+            .pool
+            .trim(|| inner.pool.free_count() > keep && inner.room.spare_segment())
+    }
+
     /// Bytes written to the log since it was opened, padding included.
     pub fn log_bytes(&self) -> u64 {
         self.inner.counters.log_bytes.load(Ordering::Relaxed)

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Mode};
 use crate::lsn::Position;
-use crate::segment::{BLOCK_BYTES, SegmentHeader};
+use crate::segment::{BLOCK_BYTES, Role, SegmentHeader};
 use crate::superblock::{TableEntry, TableState};
 
 const NAME_PREFIX: &str = "segment-";
@@ -30,6 +30,8 @@ pub struct Segment {
     pub segno: u32,
     /// The salt of this life.
     pub salt: u64,
+    /// What it holds.
+    pub role: Role,
     /// The file's path, for messages.
     pub path: PathBuf,
     pub(crate) file: Arc<dyn File>,
@@ -47,11 +49,29 @@ impl Segment {
     }
 }
 
+/// Which life of a file a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) segno: u32,
+    pub(crate) salt: u64,
+    pub(crate) role: Role,
+}
+
+impl From<&SegmentHeader> for Life {
+    fn from(header: &SegmentHeader) -> Self {
+        Life {
+            segno: header.segno,
+            salt: header.salt,
+            role: header.role,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Free,
-    /// Part of the log: active, in the replay range, or sealed.
-    Log(Arc<Segment>),
+    /// A segment of the log, active, in the replay range, or sealed; or a pack.
+    Used(Arc<Segment>),
     /// A life that is no part of the log; reusable once a checkpoint lies behind its number.
     Dead {
         segno: u32,
@@ -109,27 +129,28 @@ impl Pool {
             .map_err(|error| Error::io("open", &path, error))
     }
 
-    /// Notes a file as part of the log, complete up to `end`.
-    pub(crate) fn add_log(
+    /// Notes a file as a segment of the store, complete up to the offset `end`.
+    pub(crate) fn add_segment(
         &self,
         file_number: u32,
         file: Arc<dyn File>,
-        segno: u32,
-        salt: u64,
+        life: Life,
         end: u32,
     ) -> Arc<Segment> {
         let path = self.path(file_number);
+        let Life { segno, salt, role } = life;
         let segment = Arc::new(Segment {
             file_number,
             segno,
             salt,
+            role,
             path,
             file,
             end: AtomicU32::new(end),
         });
         self.files
             .lock()
-            .insert(file_number, State::Log(segment.clone()));
+            .insert(file_number, State::Used(segment.clone()));
         self.by_segno.write().insert(segno, segment.clone());
         segment
     }
@@ -168,21 +189,28 @@ impl Pool {
 
     /// Begins a new life in a free file. `None` if there is none.
     pub(crate) fn activate(&self, header: &SegmentHeader) -> Result<Option<Arc<Segment>>> {
-        let files = self.files.lock();
-        let free = files
-            .iter()
-            .find(|(_, state)| matches!(state, State::Free))
-            .map(|(number, _)| *number);
-        drop(files);
-        let Some(number) = free else { return Ok(None) };
-        let file = self.open_file(number, true)?;
-        Ok(Some(self.add_log(
+        let Some(number) = self.take_free() else {
+            return Ok(None);
+        };
+        let file = self
+            .open_file(number, true)
+            .inspect_err(|_| self.add_free(number))?;
+        Ok(Some(self.add_segment(
             number,
             file,
-            header.segno,
-            header.salt,
+            header.into(),
             BLOCK_BYTES as u32,
         )))
+    }
+
+    /// Takes a free file out of the hands of others: no checkpoint lies behind its number.
+    fn take_free(&self) -> Option<u32> {
+        let mut files = self.files.lock();
+        let (number, state) = files
+            .iter_mut()
+            .find(|(_, state)| matches!(state, State::Free))?;
+        *state = State::Dead { segno: u32::MAX };
+        Some(*number)
     }
 
     /// Makes one more free file: zero-filled, synced, and its name durable.
@@ -220,21 +248,52 @@ impl Pool {
         self.fs.sync_dir(&self.dir)
     }
 
+    /// Removes free files while `may_go` says so. Returns how many.
+    pub(crate) fn trim(&self, mut may_go: impl FnMut() -> bool) -> Result<usize> {
+        let mut removed = 0;
+        while may_go() {
+            // Nobody activates the file once it is dead; a crash that brings it back leaves it free.
+            let Some(number) = self.take_free() else {
+                break;
+            };
+            let path = self.path(number);
+            self.fs
+                .unlink(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+            self.files.lock().remove(&number);
+            removed += 1;
+        }
+        if removed > 0 {
+            self.fs
+                .sync_dir(&self.dir)
+                .map_err(|error| Error::io("sync", &self.dir, error))?;
+        }
+        Ok(removed)
+    }
+
     /// The table for a checkpoint that starts replay at `replay_from` and frees `released`.
     pub(crate) fn table(&self, replay_from: Position, released: &[u32]) -> Vec<TableEntry> {
         let released: HashSet<u32> = released.iter().copied().collect();
         let start = replay_from.lsn.segno();
         let sealed = |segment: &Segment| TableState::Sealed {
-            segno: segment.segno,
-            salt: segment.salt,
+            life: Life {
+                segno: segment.segno,
+                salt: segment.salt,
+                role: segment.role,
+            },
             end: segment.end(),
         };
         let state = |state: &State| match state {
             State::Free => TableState::Free,
-            State::Log(segment) if released.contains(&segment.segno) => TableState::Free,
-            State::Log(segment) if segment.segno < start => sealed(segment),
+            State::Used(segment) if released.contains(&segment.segno) => TableState::Free,
+            State::Used(segment) if segment.role == Role::Pack => match segment.end() {
+                // Nothing in it is durable yet.
+                end if u64::from(end) == BLOCK_BYTES => TableState::Free,
+                _ => sealed(segment),
+            },
+            State::Used(segment) if segment.segno < start => sealed(segment),
             State::Dead { segno } if *segno < start => TableState::Free,
-            State::Log(_) | State::Dead { .. } => TableState::Log,
+            State::Used(_) | State::Dead { .. } => TableState::Log,
             State::Retired(segment) => sealed(segment),
         };
         self.files
@@ -266,7 +325,7 @@ impl Pool {
             let free = match state {
                 State::Dead { segno } => *segno < replay_from.lsn.segno(),
                 State::Retired(segment) => Arc::strong_count(segment) == 1,
-                State::Free | State::Log(_) => false,
+                State::Free | State::Used(_) => false,
             };
             if free {
                 *state = State::Free;

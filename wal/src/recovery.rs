@@ -292,10 +292,10 @@ impl<L: Ledger> Inner<L> {
             ends.extend(chain.current.map(|life| (life, chain.tail.lsn.offset())));
         }
         for (index, life) in chain.lives.iter().enumerate() {
-            let SegmentHeader { segno, salt, .. } = life.header;
             if let Some(end) = ends.get(&index) {
+                let (number, file) = (life.file_number, life.file.clone());
                 self.pool
-                    .add_log(life.file_number, life.file.clone(), segno, salt, *end);
+                    .add_segment(number, file, (&life.header).into(), *end);
             }
         }
         self.room.add_segments(self.pool.free_count());

@@ -88,6 +88,18 @@ impl Room {
         (reserved <= self.available.load(Ordering::Acquire)).then_some(reservation)
     }
 
+    /// Takes a free file out of what can be promised, if another one stays.
+    pub(crate) fn spare_segment(&self) -> bool {
+        let usable = self.usable(self.segment_bytes - BLOCK_BYTES);
+        self.available.fetch_sub(usable, Ordering::AcqRel);
+        // Looked at afterwards: what was promised meanwhile counts.
+        let spare = self.left() >= usable;
+        if !spare {
+            self.available.fetch_add(usable, Ordering::AcqRel);
+        }
+        spare
+    }
+
     /// Unpromised bytes.
     pub(crate) fn left(&self) -> i64 {
         self.available.load(Ordering::Acquire) - self.reserved.load(Ordering::Acquire)

@@ -29,7 +29,7 @@ const HEADER_BYTES: usize = 128;
 pub enum Role {
     /// The log itself.
     Log = 1,
-    /// Live data moved by compaction (reserved).
+    /// Records moved by compaction, beside the log.
     Pack = 2,
     /// Large payloads, written before the record that names them (reserved).
     Blob = 3,

@@ -12,7 +12,8 @@ use crate::bytes::{Put, Reader};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Mode};
 use crate::lsn::{Lsn, Position};
-use crate::segment::{BLOCK_BYTES, check_file_start, put_file_start};
+use crate::pool::Life;
+use crate::segment::{BLOCK_BYTES, Role, check_file_start, put_file_start};
 
 const SUPER_NAME: &str = "SUPER";
 const SUPER_MAGIC: &[u8; 8] = b"DOVEsupr";
@@ -98,12 +99,10 @@ pub(crate) enum TableState {
     Free,
     /// Part of the log that replay may read.
     Log,
-    /// Complete before the replay start, and still needed.
+    /// A pack, or complete before the replay start; still needed.
     Sealed {
-        /// Its segment number.
-        segno: u32,
-        /// The salt of its life.
-        salt: u64,
+        /// Which life of the file it is.
+        life: Life,
         /// The offset behind its last batch that counts.
         end: u32,
     },
@@ -279,6 +278,9 @@ impl SuperFile {
     }
 }
 
+const SEALED: u8 = 2;
+const PACK: u8 = 3;
+
 fn encode_manifest(table: &[TableEntry], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_file_start(&mut bytes, MANIFEST_MAGIC);
@@ -288,10 +290,14 @@ fn encode_manifest(table: &[TableEntry], payload: &[u8]) -> Vec<u8> {
         match entry.state {
             TableState::Free => bytes.push(0),
             TableState::Log => bytes.push(1),
-            TableState::Sealed { segno, salt, end } => {
-                bytes.push(2);
-                bytes.put_u32(segno);
-                bytes.put_u64(salt);
+            TableState::Sealed { life, end } => {
+                bytes.push(if life.role == Role::Pack {
+                    PACK
+                } else {
+                    SEALED
+                });
+                bytes.put_u32(life.segno);
+                bytes.put_u64(life.salt);
                 bytes.put_u32(end);
             }
         }
@@ -307,9 +313,12 @@ fn decode_manifest(reader: &mut Reader<'_>) -> Option<(Vec<TableEntry>, Vec<u8>)
         let state = match reader.u8()? {
             0 => TableState::Free,
             1 => TableState::Log,
-            2 => TableState::Sealed {
-                segno: reader.u32()?,
-                salt: reader.u64()?,
+            state @ (SEALED | PACK) => TableState::Sealed {
+                life: Life {
+                    segno: reader.u32()?,
+                    salt: reader.u64()?,
+                    role: if state == PACK { Role::Pack } else { Role::Log },
+                },
                 end: reader.u32()?,
             },
             _ => return None,

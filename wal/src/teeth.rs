@@ -13,6 +13,8 @@ pub enum Flaw {
     AcknowledgeBeforeWrite,
     /// I3: a batch starts in the block where the last one ended, and rewrites that block.
     RewriteLastBlock,
+    /// I5: a move by compaction overwrites a newer version.
+    MoveWithoutComparing,
     /// I6: a segment is reused although live records lie in it.
     ReuseLiveSegment,
     /// I8: a failed write is taken for a success.
