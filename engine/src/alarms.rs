@@ -53,6 +53,11 @@ struct State {
 }
 
 impl AlarmIndex {
+    /// Bytes of pages that were written since the file was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.file.written_bytes()
+    }
+
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool) -> Result<Self> {
         let file = IndexFile::open(fs, &dir.join("alarms"), write)?;
         Ok(AlarmIndex {

@@ -14,6 +14,7 @@ use dovehouse_wal::{Flaw, Lsn};
 
 use crate::engine::Inner;
 use crate::error::Result;
+use crate::stats::add;
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,9 +59,11 @@ impl Inner {
             })
         })();
         match &result {
-            Ok(_) => self
-                .upkeep
-                .checkpointed(self.log.log_bytes(), self.fs.now_ms()),
+            Ok(_) => {
+                add(&self.counters.checkpoints, 1);
+                self.upkeep
+                    .checkpointed(self.log.log_bytes(), self.fs.now_ms());
+            }
             Err(crate::error::Error::Log(error)) => self.log.poison(error),
             Err(other) => self.log.poison(&dovehouse_wal::Error::Poisoned {
                 cause: other.to_string(),

@@ -27,6 +27,7 @@ use crate::liveness::is_live;
 use crate::record::{Header, Kind, encode_erase, encode_image};
 use crate::remap::{Moved, encode_remap};
 use crate::slots::{Entry, Place};
+use crate::stats::add;
 
 /// Free segment files that stay, for the log and for the next packs; and which part of all files.
 const FREE_FILES_MIN: usize = 3;
@@ -191,6 +192,9 @@ impl Inner {
         reclaim.filling.retain(|segno| !full.contains(segno));
         drop(reclaim);
         let (objects, bytes) = moved?;
+        add(&self.counters.compaction_rounds, 1);
+        add(&self.counters.moved_objects, objects as u64);
+        add(&self.counters.moved_bytes, bytes);
         report.victims += victims.len();
         report.objects += objects;
         report.bytes += bytes;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
-use dovehouse_wal::{Access, Drive, Log, LogStats, Opening, Record, Superblock, Teeth};
+use dovehouse_wal::{Access, Drive, Log, Opening, Record, Superblock, Teeth};
 use parking_lot::Mutex;
 
 use crate::checkpoint::CheckpointReport;
@@ -20,6 +20,7 @@ use crate::options::Builder;
 use crate::reclaim::Reclaim;
 use crate::record::{IMAGE_OVERHEAD_MAX, Kind, encode_class};
 use crate::state::STATE_BYTES_MAX;
+use crate::stats::Counters;
 use crate::upkeep::Upkeep;
 
 /// A store of objects.
@@ -62,26 +63,13 @@ pub(crate) struct Inner {
     /// What a round of compaction moves at most.
     pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
+    pub(crate) counters: Counters,
     pub(crate) teeth: Teeth,
     /// Objects that somebody has a handle of: one writer each.
     pub(crate) awake: Mutex<HashSet<ObjectId>>,
     pub(crate) read_only: bool,
     /// The most that an object's state may take.
     pub(crate) state_bytes_max: usize,
-}
-
-/// Counters and sizes of a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Those of the log.
-    pub log: LogStats,
-    /// Objects that are awake.
-    pub awake: usize,
-    /// Index entries in memory: changed since the last checkpoint, or awake.
-    pub overlay_entries: usize,
-    /// Slots that were ever given to an object.
-    pub slots: u64,
 }
 
 impl Engine {
@@ -139,6 +127,7 @@ impl Engine {
             index,
             reclaim: Mutex::default(),
             compactor: Mutex::default(),
+            counters: Counters::default(),
             round_bytes,
             upkeep,
             teeth,
@@ -262,8 +251,8 @@ impl Engine {
         self.inner.fs.random_u64()
     }
 
-    /// Calls `listener` whenever tickets may have become durable, or unknown. It runs on the committer's
-    /// thread, so it must be short and must not wait for a commit.
+    /// Calls `listener` whenever tickets may have become durable, or unknown. It runs on a thread that
+    /// commits, so it must be short and must not wait for a commit.
     pub fn on_progress(&self, listener: impl Fn() + Send + Sync + 'static) {
         self.inner.log.on_progress(listener);
     }
@@ -271,16 +260,6 @@ impl Engine {
     /// Why nothing can be committed any more, if a write failed.
     pub fn stopped(&self) -> Option<Error> {
         self.inner.log.stopped().map(Error::Log)
-    }
-
-    /// Counters and sizes.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            log: self.inner.log.stats(),
-            awake: self.inner.awake.lock().len(),
-            overlay_entries: self.inner.index.overlay.len(),
-            slots: self.inner.index.slot_limit() - 1,
-        }
     }
 
     /// Commits what is queued, makes a last checkpoint, and stops. The next open has nothing to replay.

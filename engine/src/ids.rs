@@ -88,6 +88,11 @@ pub(crate) struct IdUpdate {
 }
 
 impl IdTable {
+    /// Bytes of pages that were written since the file was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.file.written_bytes()
+    }
+
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool, key: HashKey) -> Result<Self> {
         let file = IndexFile::open(fs, &dir.join("ids"), write)?;
         let directory = Directory {
@@ -125,6 +130,7 @@ impl IdTable {
     pub(crate) fn is_intact(&self, hash: IdHash) -> Result<bool> {
         let directory = self.directory.read();
         let bucket = directory.buckets[prefix(hash.fingerprint(), directory.depth)];
+        let _still = self.file.hold_still();
         let page = self.file.page(u64::from(bucket))?;
         Ok(page.iter().all(|byte| *byte == 0) || crc_of(&page) == page[4..8])
     }

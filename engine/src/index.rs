@@ -156,6 +156,11 @@ impl Index {
         payload
     }
 
+    /// Bytes of index pages that were written since the store was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.slots.written_bytes() + self.ids.written_bytes() + self.alarms.written_bytes()
+    }
+
     /// Slots lie below this.
     pub(crate) fn slot_limit(&self) -> u64 {
         self.next_slot.load(Ordering::Acquire)

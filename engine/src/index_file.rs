@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dovehouse_wal::Error;
 use dovehouse_wal::fs::{File, Fs, Mode};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 /// Size of an index page.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -28,6 +28,9 @@ pub(crate) struct IndexFile {
     /// `None` if the store is read only and the file was never made.
     file: Option<Arc<dyn File>>,
     map: RwLock<Map>,
+    written_pages: AtomicU64,
+    /// Held while a page is rewritten.
+    rewriting: RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,8 @@ impl IndexFile {
                 words: None,
                 pages: 0,
             }),
+            written_pages: AtomicU64::new(0),
+            rewriting: RwLock::default(),
         };
         index.remap()?;
         Ok(index)
@@ -77,6 +82,17 @@ impl IndexFile {
         };
         *self.map.write() = Map { words, pages };
         Ok(())
+    }
+
+    /// Keeps pages from being rewritten while it is held. A reader whose checksum fails looks again under
+    /// it, since it may have met a page half old and half new; what is still wrong then is damaged.
+    pub(crate) fn hold_still(&self) -> RwLockReadGuard<'_, ()> {
+        self.rewriting.read()
+    }
+
+    /// Bytes of pages that were written since the file was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64
     }
 
     /// How many pages there are; behind them everything is zero.
@@ -131,6 +147,8 @@ impl IndexFile {
                 .map_err(self.io("grow"))?;
             self.remap()?;
         }
+        self.written_pages.fetch_add(1, Ordering::Relaxed);
+        let _readers_wait = self.rewriting.write();
         file.write_all_at(&[page], number * PAGE_BYTES as u64)
             .map_err(self.io("write"))
     }
@@ -182,5 +200,32 @@ impl Words {
         // on read-only memory.
         let word = unsafe { &*self.start.add(at) };
         u64::from_le(word.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million objects were being made when one was refused: its bucket was being rewritten by a
+    /// checkpoint, half of it was new, and the checksum was called wrong.
+    #[test]
+    fn a_page_is_never_half_rewritten_for_a_reader_who_holds_it_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pages");
+        let file = IndexFile::open(&dovehouse_wal::fs::RealFs, &path, true).unwrap();
+        file.write_page(0, &[0; PAGE_BYTES]).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for round in 0..100_000_u32 {
+                    file.write_page(0, &[round as u8; PAGE_BYTES]).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                let _still = file.hold_still();
+                let words: [u64; PAGE_BYTES / 8] = file.words(0).unwrap();
+                assert!(words.iter().all(|word| *word == words[0]));
+            }
+        });
     }
 }

@@ -159,6 +159,11 @@ pub(crate) struct SlotTable {
 }
 
 impl SlotTable {
+    /// Bytes of pages that were written since the file was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.file.written_bytes()
+    }
+
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, write: bool) -> Result<Self> {
         Ok(SlotTable {
             file: IndexFile::open(fs, &dir.join("slots"), write)?,
@@ -167,25 +172,28 @@ impl SlotTable {
 
     /// The entry of a slot.
     pub(crate) fn get(&self, slot: Slot) -> Result<Option<Entry>> {
-        // A checkpoint may be rewriting the entry right now: a mixture of two versions fails its
-        // check, and the next look finds one of them.
-        const LOOKS: usize = 1000;
-        for _ in 0..LOOKS {
-            let words: [u64; 4] = self.file.words(slot.get() * ENTRY_BYTES as u64)?;
-            let mut bytes = [0; ENTRY_BYTES];
-            for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
-                part.copy_from_slice(&word.to_le_bytes());
-            }
-            if let Ok(entry) = Entry::decode(&bytes, slot) {
-                return Ok(entry);
-            }
-            std::hint::spin_loop();
+        if let Ok(entry) = self.look(slot)? {
+            return Ok(entry);
+        }
+        // A checkpoint may have been rewriting the entry.
+        let _still = self.file.hold_still();
+        if let Ok(entry) = self.look(slot)? {
+            return Ok(entry);
         }
         let path = self.file.path().display();
         Err(Error::damaged(
             format!("the entry of slot {slot} in {path}"),
             "its checksum is wrong",
         ))
+    }
+
+    fn look(&self, slot: Slot) -> Result<std::result::Result<Option<Entry>, ()>> {
+        let words: [u64; 4] = self.file.words(slot.get() * ENTRY_BYTES as u64)?;
+        let mut bytes = [0; ENTRY_BYTES];
+        for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
+            part.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(Entry::decode(&bytes, slot))
     }
 
     /// Writes entries, sorted by slot. Durable after [`SlotTable::sync`].

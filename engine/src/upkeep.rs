@@ -169,7 +169,7 @@ impl Inner {
         Ok(())
     }
 
-    fn log_bytes_since_checkpoint(&self) -> u64 {
+    pub(crate) fn log_bytes_since_checkpoint(&self) -> u64 {
         self.log
             .log_bytes()
             .saturating_sub(self.upkeep.checkpoint_bytes.load(Ordering::Relaxed))

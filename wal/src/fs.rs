@@ -64,6 +64,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn LockGuard>>;
     /// Wall time in milliseconds since 1970.
     fn now_ms(&self) -> u64;
+    /// Microseconds since some moment, by a clock that is never set: for measuring.
+    fn elapsed_us(&self) -> u64;
     /// Sixty-four random bits. Not predictable on a real system.
     fn random_u64(&self) -> u64;
 }
@@ -204,6 +206,11 @@ impl Fs for RealFs {
     fn now_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |elapsed| elapsed.as_millis() as u64)
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
     }
 
     fn random_u64(&self) -> u64 {

@@ -27,6 +27,7 @@ mod recovery;
 mod room;
 mod segment;
 pub mod sim;
+mod stats;
 mod superblock;
 mod teeth;
 mod ticket;
@@ -35,7 +36,7 @@ pub use batch::{
     Batch, BatchHeader, FLAG_ENCRYPTED, FLAG_SKIPPABLE, FRAME_BYTES, HEADER_BYTES, RecordView,
 };
 pub use error::{Error, Result};
-pub use log::{Batches, Ledger, Log, LogStats, OwnedRecord, Placed, Record};
+pub use log::{Batches, Ledger, Log, OwnedRecord, Placed, Record};
 pub use lsn::{DurableLsn, Lsn, Position};
 pub use options::{Drive, LogOptions};
 pub use pack::Pack;
@@ -45,6 +46,7 @@ pub use room::Reservation;
 pub use segment::{
     BLOCK_BYTES, FORMAT_MAJOR, FORMAT_MINOR, Role, SegmentHeader, check_file_start, put_file_start,
 };
+pub use stats::{LATENCY_BUCKETS, Latency, LogStats};
 pub use superblock::Superblock;
 pub use teeth::{Flaw, Teeth};
 pub use ticket::{Ticket, TicketState};

@@ -19,9 +19,10 @@ use crate::options::Drive;
 use crate::pool::{Pool, Segment};
 use crate::room::{Reservation, Room};
 use crate::segment::{BLOCK_BYTES, SegmentHeader};
+use crate::stats::{Counters, LogStats, add};
 use crate::superblock::{SuperFile, Superblock};
 use crate::teeth::{Flaw, Teeth};
-use crate::ticket::{Progress, Pump, Ticket};
+use crate::ticket::{Progress, Pump, Pumped, Ticket};
 
 /// The layer above, which knows what a record belongs to.
 pub trait Ledger: Send + Sync + 'static {
@@ -75,31 +76,6 @@ pub struct OwnedRecord {
     pub body: Vec<u8>,
 }
 
-/// Counters since the log was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) durable_writes: AtomicU64,
-    pub(crate) records: AtomicU64,
-    pub(crate) log_bytes: AtomicU64,
-}
-
-/// Counters and sizes of a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogStats {
-    /// Durable writes of batches since it was opened.
-    pub durable_writes: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes in them, padding and segment headers included.
-    pub log_bytes: u64,
-    /// Segment files, and how many of them are free.
-    pub segment_files: usize,
-    /// Segment files that wait to be used.
-    pub free_segments: usize,
-    /// Whether the committer runs with real-time priority.
-    pub realtime_committer: bool,
-}
-
 /// The log of one store. Shared by reference; dropping it stops the committer after what is queued.
 pub struct Log<L: Ledger> {
     pub(crate) inner: Arc<Inner<L>>,
@@ -125,9 +101,9 @@ pub(crate) struct Inner<L: Ledger> {
     pub(crate) room: Arc<Room>,
     pub(crate) queue: Queue<L::Note>,
     pub(crate) layout: Mutex<Layout>,
-    pub(crate) caller_step: Mutex<Step<L::Note>>,
+    pub(crate) step: Mutex<Step<L::Note>>,
     pub(crate) super_file: Mutex<SuperFile>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) realtime: AtomicBool,
     /// Held until the log is closed.
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
@@ -141,9 +117,28 @@ impl<L: Ledger> Inner<L> {
     }
 }
 
+impl<L: Ledger> Inner<L> {
+    /// Makes another free file, which nobody counts on yet.
+    pub(crate) fn grow(&self) -> Result<()> {
+        self.pool.grow()?;
+        add(&self.counters.zero_bytes, self.segment_bytes);
+        Ok(())
+    }
+}
+
 impl<L: Ledger> Pump for Inner<L> {
-    fn pump(&self) {
-        self.commit_queued();
+    fn pump(&self) -> Pumped {
+        match self.drive {
+            _ if self.read_only => Pumped::Elsewhere,
+            Drive::Caller => {
+                self.commit_queued();
+                Pumped::Here
+            }
+            Drive::Thread => {
+                self.help();
+                Pumped::Elsewhere
+            }
+        }
     }
 }
 
@@ -159,10 +154,8 @@ impl<L: Ledger> Log<L> {
     /// Starts the committer of a recovered log.
     pub(crate) fn start(inner: Inner<L>) -> Self {
         let inner = Arc::new(inner);
-        if inner.drive == Drive::Caller {
-            let pump: Arc<dyn Pump> = inner.clone();
-            inner.progress.set_pump(Arc::downgrade(&pump));
-        }
+        let pump: Arc<dyn Pump> = inner.clone();
+        inner.progress.set_pump(Arc::downgrade(&pump));
         let threaded = inner.drive == Drive::Thread && !inner.read_only;
         let thread = threaded.then(|| {
             let inner = inner.clone();
@@ -259,7 +252,7 @@ impl<L: Ledger> Log<L> {
     }
 
     /// Calls `listener` whenever the durable position has moved or the log has stopped. It runs on
-    /// the committer's thread, so it must be short and must not wait for a commit.
+    /// a thread that commits, so it must be short and must not wait for a commit.
     pub fn on_progress(&self, listener: impl Fn() + Send + Sync + 'static) {
         self.inner.progress.listen(Arc::new(listener));
     }
@@ -302,9 +295,10 @@ impl<L: Ledger> Log<L> {
         );
         let mut super_file = self.inner.super_file.lock();
         let table = self.inner.pool.table(replay_from, released);
-        super_file
+        let written = super_file
             .flip(replay_from, clean, &table, payload)
             .inspect_err(|error| self.poison(error))?;
+        add(&self.inner.counters.manifest_bytes, written);
         let freed = self.inner.pool.release(replay_from, released);
         self.inner.room.add_segments(freed);
         Ok(freed)
@@ -318,7 +312,7 @@ impl<L: Ledger> Log<L> {
     /// Makes another free segment file; slow. An error changes nothing.
     pub fn grow(&self) -> Result<()> {
         self.writable()?;
-        self.inner.pool.grow()?;
+        self.inner.grow()?;
         self.inner.room.add_segments(1);
         Ok(())
     }
@@ -396,10 +390,17 @@ impl<L: Ledger> Log<L> {
     /// Counters and sizes.
     pub fn stats(&self) -> LogStats {
         let counters = &self.inner.counters;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogStats {
-            durable_writes: counters.durable_writes.load(Ordering::Relaxed),
-            records: counters.records.load(Ordering::Relaxed),
-            log_bytes: self.log_bytes(),
+            durable_writes: count(&counters.durable_writes),
+            records: count(&counters.records),
+            record_bytes: count(&counters.record_bytes),
+            log_bytes: count(&counters.log_bytes),
+            pack_bytes: count(&counters.pack_bytes),
+            manifest_bytes: count(&counters.manifest_bytes),
+            zero_bytes: count(&counters.zero_bytes),
+            write_latency: counters.latency(),
+            segment_bytes: self.inner.segment_bytes,
             segment_files: self.inner.pool.file_count(),
             free_segments: self.inner.pool.free_count(),
             realtime_committer: self.inner.realtime.load(Ordering::Relaxed),

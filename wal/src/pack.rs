@@ -15,6 +15,7 @@ use crate::log::{Ledger, Log};
 use crate::lsn::Lsn;
 use crate::pool::Segment;
 use crate::segment::{BLOCK_BYTES, Role, SegmentHeader};
+use crate::stats::{Counters, add};
 
 /// Background writes go in slices, so that a commit never waits behind a big one.
 const SLICE_BYTES: usize = 256 << 10;
@@ -34,6 +35,7 @@ pub struct Pack {
     /// The batch that gathers: its header's place, and records.
     batch: Vec<u8>,
     record_crcs: Vec<u8>,
+    counters: Arc<Counters>,
 }
 
 impl<L: Ledger> Log<L> {
@@ -42,7 +44,7 @@ impl<L: Ledger> Log<L> {
         self.writable()?;
         let inner = &self.inner;
         if !inner.room.spare_segment() {
-            inner.pool.grow()?;
+            inner.grow()?;
         }
         let segno = {
             let mut layout = inner.layout.lock();
@@ -73,6 +75,7 @@ impl<L: Ledger> Log<L> {
             lead: header.encode(),
             batch: vec![0; HEADER_BYTES],
             record_crcs: Vec::new(),
+            counters: inner.counters.clone(),
         })
     }
 }
@@ -152,6 +155,7 @@ impl Pack {
                 let written = self.segment.file.write_all_at(&[slice], offset);
                 written.map_err(|error| Error::io("write", &self.segment.path, error))?;
                 offset += slice.len() as u64;
+                add(&self.counters.pack_bytes, slice.len() as u64);
             }
         }
         Ok(())

@@ -174,7 +174,7 @@ impl Opening {
             room: Arc::new(Room::new(segment_bytes, record_bytes_max)),
             queue: bounded(self.options.queue_records),
             layout: Mutex::new(Layout::new(tail, chain.segno_max, chain.time_ms)),
-            caller_step: Mutex::default(),
+            step: Mutex::default(),
             super_file: Mutex::new(self.super_file),
             counters: Default::default(),
             realtime: AtomicBool::new(false),
@@ -254,7 +254,7 @@ impl<L: Ledger> Inner<L> {
         let segment = match self.pool.activate(&header)? {
             Some(segment) => segment,
             None => {
-                self.pool.grow()?;
+                self.grow()?;
                 self.pool.activate(&header)?.expect("a file was just made")
             }
         };

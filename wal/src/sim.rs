@@ -297,6 +297,10 @@ impl Fs for SimFs {
         self.shared.disk.lock().now_ms
     }
 
+    fn elapsed_us(&self) -> u64 {
+        self.now_ms() * 1000
+    }
+
     fn random_u64(&self) -> u64 {
         self.shared.disk.lock().rng.u64(..)
     }

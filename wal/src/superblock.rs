@@ -231,14 +231,15 @@ impl SuperFile {
         })
     }
 
-    /// Names a new checkpoint, durably: first the manifest, then the other slot.
+    /// Names a new checkpoint, durably: first the manifest, then the other slot. Returns the bytes that
+    /// were written.
     pub(crate) fn flip(
         &mut self,
         replay_from: Position,
         clean: bool,
         table: &[TableEntry],
         payload: &[u8],
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let slot = 1 - self.slot;
         let manifest = encode_manifest(table, payload);
         let path = self.manifest_path(slot);
@@ -263,7 +264,7 @@ impl SuperFile {
         };
         self.write_slot(slot, &next)?;
         (self.slot, self.current) = (slot, next);
-        Ok(())
+        Ok((manifest.len() + SECTOR_BYTES) as u64)
     }
 
     fn write_slot(&self, slot: usize, superblock: &Superblock) -> Result<()> {

@@ -19,7 +19,8 @@ pub enum TicketState {
     Unknown(Error),
 }
 
-/// A commit's promise. Cheap to clone; it can be waited on, or polled after a call of a listener
+/// A commit's promise. Cheap to clone. It can be waited on, polled, or given a callback; an event loop
+/// with many of them polls those that it has after each call of one listener
 /// (see [`Log::on_progress`](crate::Log::on_progress)).
 #[derive(Clone, Debug)]
 pub struct Ticket {
@@ -68,11 +69,33 @@ impl Ticket {
             TicketState::Unknown(error) => Some(Err(error)),
         })
     }
+
+    /// Calls `callback` once, when the commit is durable or its fate is unknown: at once if it is
+    /// already, else on a thread that commits, so it must be short and must not wait for a commit.
+    ///
+    /// Each batch looks at all callbacks that wait.
+    pub fn on_settled(&self, callback: impl FnOnce(TicketState) + Send + 'static) {
+        let waiting = (self.clone(), Box::new(callback) as Callback);
+        self.progress.callbacks.lock().push(waiting);
+        // It may have been settled before anybody could see the callback.
+        self.progress.call_back();
+    }
 }
 
-/// Runs the committer on the caller's thread, in a log that has no thread of its own.
+type Callback = Box<dyn FnOnce(TicketState) + Send>;
+
+/// Runs the committer on the thread of somebody who waits.
 pub(crate) trait Pump: Send + Sync {
-    fn pump(&self);
+    fn pump(&self) -> Pumped;
+}
+
+/// Who moves the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pumped {
+    /// Whoever waits, by pumping again and again.
+    Here,
+    /// A thread of the log; pumping once may have spared a wait for it.
+    Elsewhere,
 }
 
 type Listener = Arc<dyn Fn() + Send + Sync>;
@@ -85,6 +108,7 @@ pub(crate) struct Progress {
     mutex: Mutex<()>,
     moved: Condvar,
     listeners: RwLock<Vec<Listener>>,
+    callbacks: Mutex<Vec<(Ticket, Callback)>>,
     pump: OnceLock<Weak<dyn Pump>>,
 }
 
@@ -105,6 +129,7 @@ impl Progress {
             mutex: Mutex::new(()),
             moved: Condvar::new(),
             listeners: RwLock::default(),
+            callbacks: Mutex::default(),
             pump: OnceLock::new(),
         }
     }
@@ -147,6 +172,20 @@ impl Progress {
         for listener in self.listeners.read().iter() {
             listener();
         }
+        self.call_back();
+    }
+
+    /// Calls whoever waits for a ticket that is settled.
+    fn call_back(&self) {
+        let is_settled = |ticket: &Ticket| !matches!(ticket.state(), TicketState::Pending);
+        let settled: Vec<_> = self
+            .callbacks
+            .lock()
+            .extract_if(.., |(ticket, _)| is_settled(ticket))
+            .collect();
+        for (ticket, callback) in settled {
+            callback(ticket.state());
+        }
     }
 
     /// Blocks until `check` gives a result, looking again after each change.
@@ -156,9 +195,12 @@ impl Progress {
         }
         if let Some(pump) = self.pump.get().and_then(Weak::upgrade) {
             loop {
-                pump.pump();
+                let pumped = pump.pump();
                 if let Some(result) = check() {
                     return result;
+                }
+                if pumped == Pumped::Elsewhere {
+                    break;
                 }
                 assert!(self.stopped().is_none(), "a stop settles every ticket");
             }

@@ -182,6 +182,45 @@ fn after_a_failed_write_nothing_is_acknowledged_and_reads_go_on() {
 }
 
 #[test]
+fn a_callback_is_called_once_when_its_ticket_is_settled() {
+    let fs = SimFs::new(41);
+    let (log, _) = open(&fs);
+    let heard: Arc<parking_lot::Mutex<Vec<&str>>> = Arc::default();
+    let tell = |ticket: &Ticket| {
+        let heard = heard.clone();
+        ticket.on_settled(move |state| {
+            heard.lock().push(match state {
+                TicketState::Durable(_) => "durable",
+                TicketState::Unknown(_) => "unknown",
+                _ => "pending",
+            });
+        });
+    };
+    let first = append(&log, b"first").unwrap();
+    tell(&first);
+    assert!(heard.lock().is_empty(), "nothing is written yet");
+    log.commit_queued();
+    assert_eq!(*heard.lock(), ["durable"]);
+    tell(&first);
+    assert_eq!(
+        *heard.lock(),
+        ["durable", "durable"],
+        "it was durable already"
+    );
+
+    fs.inject(Fault {
+        operation: Operation::Write,
+        name: "segment",
+        after: 0,
+        failure: Failure::Eio,
+        lasting: false,
+    });
+    tell(&append(&log, b"second").unwrap());
+    log.commit_queued();
+    assert_eq!(*heard.lock(), ["durable", "durable", "unknown"]);
+}
+
+#[test]
 fn a_full_disk_refuses_before_anything_is_queued_and_recovers_with_space() {
     let fs = SimFs::new(8);
     fs.set_capacity(Some(2 * SEGMENT_BYTES + 20_000));

@@ -1,0 +1,75 @@
+//! Counters and sizes of a store, for whoever tunes it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dovehouse_wal::LogStats;
+
+use crate::engine::Engine;
+
+/// Counters since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) compaction_rounds: AtomicU64,
+    pub(crate) moved_objects: AtomicU64,
+    pub(crate) moved_bytes: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &AtomicU64, value: u64) {
+    counter.fetch_add(value, Relaxed);
+}
+
+/// Counters since the store was opened, and sizes now. All sizes are in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Those of the log: writes and how long they took, records, segment files.
+    pub log: LogStats,
+    /// Objects that are awake.
+    pub awake: usize,
+    /// Index entries in memory: changed since the last checkpoint, or awake.
+    pub overlay_entries: usize,
+    /// Slots that were ever given to an object.
+    pub slots: u64,
+    /// Checkpoints that were made.
+    pub checkpoints: u64,
+    /// Log that a crash now would have to replay.
+    pub replay_bytes: u64,
+    /// Bytes of index pages that checkpoints wrote.
+    pub index_bytes: u64,
+    /// Rounds of compaction.
+    pub compaction_rounds: u64,
+    /// Objects that compaction moved.
+    pub moved_objects: u64,
+    /// Their records.
+    pub moved_bytes: u64,
+    /// Live records in segments that do not change any more: an estimate, see
+    /// [`crate::SegmentUsage::live_bytes`].
+    pub live_bytes: u64,
+    /// Everything else in these segments: what compaction could give back.
+    pub dead_bytes: u64,
+}
+
+impl Engine {
+    /// Counters and sizes.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.inner;
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let (live_bytes, settled_bytes) = inner.settled_bytes();
+        Stats {
+            log: inner.log.stats(),
+            awake: inner.awake.lock().len(),
+            overlay_entries: inner.index.overlay.len(),
+            slots: inner.index.slot_limit() - 1,
+            checkpoints: count(&inner.counters.checkpoints),
+            replay_bytes: inner.log_bytes_since_checkpoint(),
+            index_bytes: inner.index.written_bytes(),
+            compaction_rounds: count(&inner.counters.compaction_rounds),
+            moved_objects: count(&inner.counters.moved_objects),
+            moved_bytes: count(&inner.counters.moved_bytes),
+            live_bytes,
+            dead_bytes: settled_bytes.saturating_sub(live_bytes),
+        }
+    }
+}
