@@ -1,8 +1,10 @@
 //! `dovehouse`: look into a store, check it, export from it.
 //!
-//! Everything but `load` and `compact` opens the store for reading only: nothing is written, and what a crash left in
+//! Everything but `load`, `bench` and `compact` opens the store for reading only: nothing is written, and what a crash left in
 //! the log is replayed in memory.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod compact;
 mod dump;
 mod exit;
@@ -60,6 +62,9 @@ enum Command {
     Compact(compact::Arguments),
     /// Take the log apart, field by field
     Dump(dump::Arguments),
+    /// Measure what this machine and its disk reach
+    #[cfg(feature = "bench")]
+    Bench(bench::Arguments),
     /// Write numbered commits, for crash tests; or print what a crash left of them
     #[cfg(feature = "load")]
     Load(load::Arguments),
@@ -84,6 +89,8 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        #[cfg(feature = "bench")]
+        Command::Bench(arguments) => bench::run(&arguments),
         #[cfg(feature = "load")]
         Command::Load(arguments) => load::run(&arguments),
         Command::Man { dir } => {

@@ -374,3 +374,26 @@ fn compact_shows_what_it_would_do_and_then_gives_the_space_back() {
     assert!(run(0, &["verify", dir, "--deep"]).contains("no damage"));
     assert_eq!(run(0, &["ls", dir, "--json"]).matches("\"id\"").count(), 24);
 }
+
+#[test]
+fn every_bench_measures_what_it_says_in_a_store_of_its_own() {
+    let measured = [
+        ("commit", "p99_us"),
+        ("wake", "cold_p50_us"),
+        ("footprint", "bytes_per_object"),
+        ("compact", "write_amplification"),
+        ("alarms", "due_until_p50_us"),
+    ];
+    let temporary = tempfile::tempdir().unwrap();
+    for (bench, field) in measured {
+        let dir = temporary.path().join(bench);
+        let dir = dir.to_str().unwrap();
+        let small = ["--objects", "200", "--clients", "4", "--seconds", "1"];
+        let arguments = [&["bench", bench, "--json", "--data", dir], &small[..]].concat();
+        let document: serde_json::Value = serde_json::from_str(&run(0, &arguments)).unwrap();
+        assert!(!document[field].is_null(), "{document}");
+        assert_eq!(document["parameters"]["clients"], 4);
+        assert!(run(0, &["verify", dir, "--deep"]).contains("no damage"));
+        assert!(run(1, &arguments).contains("is there already"));
+    }
+}

@@ -1,0 +1,217 @@
+//! `dovehouse bench`: what this disk and this machine reach, one question at a time.
+//!
+//! Every bench works on a store of its own, makes its content from a seed, and syncs for real. On a
+//! terminal it shows how far it is; with `--json` it prints one document with the parameters, the
+//! machine, and what was measured. Fields that a bench does not measure are not there.
+
+mod alarms;
+mod commit;
+mod compact;
+mod content;
+mod footprint;
+mod machine;
+mod recover;
+mod wake;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dovehouse_engine::Engine;
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use crate::exit::{FAILURE, Failure};
+use crate::output;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    bench: Bench,
+    /// How many clients commit, each waiting for its own
+    #[arg(long)]
+    clients: Option<usize>,
+    /// How many objects there are
+    #[arg(long)]
+    objects: Option<u64>,
+    /// How long to measure
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// What the objects hold
+    #[arg(long, value_enum, default_value_t = Kind::Kv)]
+    kind: Kind,
+    /// Where the content comes from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The store's directory, which must not be there yet; kept afterwards. Default: one in the
+    /// directory for temporary files, removed afterwards
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Bench {
+    /// Durable commits a second, and how long one takes
+    Commit,
+    /// Waking a sleeping object and reading one key
+    Wake,
+    /// Bytes on disk and in memory for each sleeping object
+    Footprint,
+    /// Opening after a crash, with a tail of 256 MiB
+    Recover,
+    /// Commits while compaction runs, and what it costs
+    Compact,
+    /// Arming alarms and finding those that are due
+    Alarms,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Three keys with values like small JSON documents, 112 bytes each
+    Kv,
+    /// The same values, of random bytes
+    Random,
+    /// A database of four tables, two indexes and a row
+    #[cfg(feature = "sql")]
+    Sql,
+}
+
+/// What a bench is run with, its defaults filled in.
+struct Run {
+    dir: PathBuf,
+    clients: usize,
+    objects: u64,
+    seconds: u64,
+    kind: Kind,
+    seed: u64,
+    /// What was measured.
+    found: Map<String, Value>,
+    /// Removes the directory, if it is ours.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (clients, objects, seconds) = match arguments.bench {
+        Bench::Commit => (1000, 1000, 5),
+        Bench::Wake => (1, 100_000, 5),
+        Bench::Footprint => (1, 1_000_000, 0),
+        Bench::Recover => (1, 1_000_000, 0),
+        Bench::Compact => (16, 1_000_000, 20),
+        Bench::Alarms => (1, 1_000_000, 0),
+    };
+    let temporary = match arguments.data {
+        Some(_) => None,
+        None => Some(tempfile::tempdir()?),
+    };
+    let dir = match (&arguments.data, &temporary) {
+        (Some(dir), _) => dir.clone(),
+        (None, temporary) => temporary
+            .as_ref()
+            .expect("it was made")
+            .path()
+            .join("store"),
+    };
+    if dir.exists() {
+        let message = format!(
+            "{} is there already; a bench makes a store of its own",
+            dir.display()
+        );
+        return Err(Failure::new(FAILURE, message));
+    }
+    let mut run = Run {
+        dir,
+        clients: arguments.clients.unwrap_or(clients).max(1),
+        objects: arguments.objects.unwrap_or(objects).max(1),
+        seconds: arguments.seconds.unwrap_or(seconds),
+        kind: arguments.kind,
+        seed: arguments.seed,
+        found: Map::new(),
+        _temporary: temporary,
+    };
+    match arguments.bench {
+        Bench::Commit => commit::run(&mut run),
+        Bench::Wake => wake::run(&mut run),
+        Bench::Footprint => footprint::run(&mut run),
+        Bench::Recover => recover::run(&mut run),
+        Bench::Compact => compact::run(&mut run),
+        Bench::Alarms => alarms::run(&mut run),
+    }?;
+    run.report(arguments)
+}
+
+impl Run {
+    fn open(&self) -> Result<Engine, Failure> {
+        Ok(Engine::open(&self.dir)?)
+    }
+
+    fn note(&mut self, field: &str, value: impl Into<Value>) {
+        self.found.insert(field.to_owned(), value.into());
+    }
+
+    /// A number with as many digits as it deserves.
+    fn note_number(&mut self, field: &str, value: f64) {
+        let digits = if value < 100.0 { 100.0 } else { 1.0 };
+        self.note(field, (value * digits).round() / digits);
+    }
+
+    /// Quantiles of what took so many nanoseconds.
+    fn note_latency(&mut self, prefix: &str, histogram: &Histogram<u64>) {
+        for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+            let us = histogram.value_at_quantile(quantile) as f64 / 1000.0;
+            self.note_number(&format!("{prefix}{name}"), us);
+        }
+    }
+
+    fn note_rate(&mut self, operations: u64, elapsed: Duration) {
+        self.note("ops", operations);
+        self.note_number("ops_per_s", operations as f64 / elapsed.as_secs_f64());
+    }
+
+    fn report(&self, arguments: &Arguments) -> Result<(), Failure> {
+        let bench = format!("{:?}", arguments.bench).to_lowercase();
+        if arguments.json {
+            let mut document = json!({
+                "schema": 1,
+                "bench": bench,
+                "parameters": {
+                    "clients": self.clients,
+                    "objects": self.objects,
+                    "seconds": self.seconds,
+                    "kind": format!("{:?}", self.kind).to_lowercase(),
+                    "seed": self.seed,
+                },
+                "machine": machine::describe(),
+            });
+            let fields = document.as_object_mut().expect("it is an object");
+            fields.extend(self.found.clone());
+            output::json(&document)?;
+            return Ok(());
+        }
+        let mut table = output::table(&["FIELD", "VALUE"], &[]);
+        for (field, value) in &self.found {
+            match value {
+                Value::Object(parts) => parts.iter().for_each(|(part, value)| {
+                    table.add_row([format!("{field}, {part}"), value.to_string()]);
+                }),
+                value => {
+                    table.add_row([field.clone(), value.to_string()]);
+                }
+            }
+        }
+        Ok(output::print_table(&table)?)
+    }
+}
+
+/// A histogram of nanoseconds.
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are allowed")
+}
+
+/// Counts what took so long.
+fn record(histogram: &mut Histogram<u64>, elapsed: Duration) {
+    let counted = histogram.record(elapsed.as_nanos() as u64);
+    counted.expect("the histogram grows");
+}

@@ -1,0 +1,150 @@
+//! Bytes on disk and in memory for each sleeping object, and how long opening takes.
+
+use std::path::Path;
+use std::time::Instant;
+
+use dovehouse_engine::{Engine, Object};
+use serde_json::{Map, Value};
+
+use super::{Kind, Run, content, machine};
+use crate::exit::Failure;
+use crate::output;
+
+#[expect(clippy::disallowed_methods, reason = "benches measure real time")]
+pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
+    let engine = run.open()?;
+    let start = Instant::now();
+    create(run, &engine)?;
+    run.note_rate(run.objects, start.elapsed());
+
+    let start = Instant::now();
+    let victims = engine
+        .segment_usage()
+        .iter()
+        .filter(|usage| usage.is_victim)
+        .count();
+    let bar = output::progress(victims as u64, "segments");
+    let report = engine.compact_with(|report| bar.set_position(report.victims as u64))?;
+    bar.finish_and_clear();
+    run.note("compacted_objects", report.objects);
+    run.note_number("compact_s", start.elapsed().as_secs_f64());
+    engine.close()?;
+    drop(engine);
+
+    let heap_before = machine::heap_bytes();
+    let start = Instant::now();
+    let engine = run.open()?;
+    run.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
+    run.note(
+        "heap_bytes",
+        machine::heap_bytes().saturating_sub(heap_before),
+    );
+    run.note("rss_bytes", machine::rss_bytes());
+    run.note("open_files", open_files());
+    disk(run, &engine)?;
+    engine.close()?;
+    Ok(())
+}
+
+fn create(run: &Run, engine: &Engine) -> Result<(), Failure> {
+    let (kind, seed) = (run.kind, run.seed);
+    match kind {
+        Kind::Kv | Kind::Random => {
+            let write = |object: &mut Object, number| {
+                content::fill(object, kind, seed, number);
+                Ok(())
+            };
+            content::load(engine, run.objects, "objects", write, seed)?;
+        }
+        #[cfg(feature = "sql")]
+        Kind::Sql => sql::create(run, engine)?,
+    }
+    Ok(())
+}
+
+/// What the store takes for each object, by kind of file. Segments that wait to be used, and what is
+/// unused of the last one, are the pool: they are there for commits to come, whatever the objects.
+fn disk(run: &mut Run, engine: &Engine) -> Result<(), Failure> {
+    let log = engine.stats().log;
+    let used = |file: &Path| std::fs::metadata(file).map_or(0, |file| file.len());
+    let in_segments: u64 = engine
+        .log()
+        .segments()
+        .iter()
+        .map(|segment| u64::from(segment.end()))
+        .sum();
+    let segments = log.segment_files as u64 * log.segment_bytes;
+    run.note("pool_bytes", segments - in_segments);
+    let mut parts: Map<String, Value> = Map::new();
+    let mut total = 0;
+    for (name, bytes) in [
+        ("segments", in_segments),
+        ("slots", used(&run.dir.join("slots"))),
+        ("ids", used(&run.dir.join("ids"))),
+        ("alarms", used(&run.dir.join("alarms"))),
+        (
+            "manifest",
+            used(&run.dir.join("MANIFEST-a")) + used(&run.dir.join("MANIFEST-b")),
+        ),
+    ] {
+        total += bytes;
+        let each = bytes as f64 / run.objects as f64;
+        parts.insert(name.to_owned(), ((each * 100.0).round() / 100.0).into());
+    }
+    let each = total as f64 / run.objects as f64;
+    parts.insert("total".to_owned(), ((each * 100.0).round() / 100.0).into());
+    run.note("bytes_per_object", parts);
+    Ok(())
+}
+
+fn open_files() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
+#[cfg(feature = "sql")]
+mod sql {
+    use std::sync::Arc;
+
+    use dovehouse_engine::Engine;
+    use dovehouse_sqlbridge::{Database, SharedObject};
+
+    use super::super::{Run, content};
+    use crate::exit::Failure;
+    use crate::output;
+
+    const SCHEMA: [&str; 6] = [
+        "CREATE TABLE user(id INTEGER PRIMARY KEY, name TEXT, email TEXT)",
+        "CREATE TABLE message(id INTEGER PRIMARY KEY, user INTEGER, body TEXT, created_at INTEGER)",
+        "CREATE TABLE setting(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+        "CREATE TABLE event(at INTEGER, what TEXT)",
+        "CREATE INDEX message_user ON message(user)",
+        "CREATE INDEX event_at ON event(at)",
+    ];
+
+    pub(super) fn create(run: &Run, engine: &Engine) -> Result<(), Failure> {
+        let class = engine.class("Bench")?;
+        let bar = output::progress(run.objects, "databases");
+        let mut last = None;
+        for number in 0..run.objects {
+            let object = engine.wake(class, content::id(run.seed, number))?;
+            let object: SharedObject = Arc::new(object.into());
+            let database = Database::open(object)?;
+            for statement in SCHEMA {
+                database.exec(statement, &[])?;
+            }
+            let name = format!("user {number}");
+            let email = format!("{number}@example.org");
+            let row = [name.as_str().into(), email.as_str().into()];
+            database.exec("INSERT INTO user(name, email) VALUES (?, ?)", &row)?;
+            last = database.commit()?.or(last);
+            if number % 256 == 0 {
+                bar.set_position(number);
+            }
+        }
+        if let Some(ticket) = last {
+            ticket.wait().map_err(content::engine_error)?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
