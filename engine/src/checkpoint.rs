@@ -47,7 +47,10 @@ impl Inner {
                     .wait_durable(position.lsn.max(Lsn::from_u64(newest)))?
             };
             let written = self.index.write(&copies, &usage)?;
-            let dead = reclaim.dead_segments(&self.log, &self.index.slots, position, self.teeth);
+            let settled = self.settled_segments(position);
+            let dead = reclaim.dead_segments(&settled, &self.log, &self.index.slots, self.teeth);
+            // Whoever holds a segment keeps its file.
+            drop(settled);
             let freed_segments =
                 self.log
                     .checkpoint(position, durable, clean, &written.payload, &dead)?;

@@ -107,6 +107,25 @@ struct Written {
     chained: Option<ObjectId>,
 }
 
+/// Moves that were appended.
+#[derive(Default)]
+struct Moving {
+    objects: usize,
+    bytes: u64,
+    last: Option<Ticket>,
+}
+
+impl Moving {
+    fn count(&mut self, moves: &[Written], ticket: Ticket) {
+        self.objects += moves.len();
+        self.bytes += moves
+            .iter()
+            .map(|written| u64::from(written.to.bytes))
+            .sum::<u64>();
+        self.last = Some(ticket);
+    }
+}
+
 impl Engine {
     /// Moves live records together until no segment is worth it, and returns what that gave. Runs in the
     /// background by itself; commits go on meanwhile.
@@ -177,7 +196,7 @@ impl Inner {
         let mut survivors = Vec::new();
         let mut chained = HashSet::new();
         for victim in victims {
-            self.collect(victim, &mut survivors, &mut chained)?;
+            self.collect(victim, &mut survivors, &mut chained);
         }
         survivors.sort_by_key(|survivor| (survivor.class, survivor.slot));
         let mut full = Vec::new();
@@ -188,10 +207,10 @@ impl Inner {
             self.remap(written)
         });
         // Whatever became of them: what the index does not have of these packs now is dead.
-        let mut reclaim = self.reclaim.lock();
-        reclaim.filling.retain(|segno| !full.contains(segno));
-        drop(reclaim);
-        let (objects, bytes) = moved?;
+        let between_checkpoints = self.reclaim.lock();
+        self.filling.lock().retain(|segno| !full.contains(segno));
+        drop(between_checkpoints);
+        let Moving { objects, bytes, .. } = moved?;
         add(&self.counters.compaction_rounds, 1);
         add(&self.counters.moved_objects, objects as u64);
         add(&self.counters.moved_bytes, bytes);
@@ -208,19 +227,18 @@ impl Inner {
         segment: &Arc<Segment>,
         survivors: &mut Vec<Survivor>,
         chained: &mut HashSet<Slot>,
-    ) -> Result<()> {
+    ) {
         for batch in self.log.batches(segment, 0) {
             // What cannot be read stays where it is, and keeps its segment.
-            let Ok(batch) = batch else { return Ok(()) };
+            let Ok(batch) = batch else { return };
             for record in batch.records() {
-                let Some((header, entry)) = self.live_version(&record)? else {
+                let Some((kind, header, entry)) = self.live_version(&record) else {
                     continue;
                 };
                 let whole = header.depth == 0 && entry.head == record.lsn;
                 if !whole && !chained.insert(header.slot) {
                     continue;
                 }
-                let kind = Kind::from_u8(record.kind).expect("a live version has a kind");
                 let copy = || Whole {
                     entry,
                     kind,
@@ -233,25 +251,16 @@ impl Inner {
                 });
             }
         }
-        Ok(())
     }
 
-    /// The object's header and entry, if the record is a version that is live.
-    fn live_version(&self, record: &RecordView<'_>) -> Result<Option<(Header, Entry)>> {
-        if !matches!(
-            Kind::from_u8(record.kind),
-            Some(Kind::Image | Kind::Delta | Kind::Erase)
-        ) {
-            return Ok(None);
-        }
-        let Some(header) = Header::decode(&mut Reader::new(record.body)) else {
-            return Ok(None);
-        };
+    /// The kind, the header, and the object's entry, if the record is a version that is live.
+    fn live_version(&self, record: &RecordView<'_>) -> Option<(Kind, Header, Entry)> {
+        let of_object = |kind: &Kind| matches!(kind, Kind::Image | Kind::Delta | Kind::Erase);
+        let kind = Kind::from_u8(record.kind).filter(of_object)?;
+        let header = Header::decode(&mut Reader::new(record.body))?;
         // An entry that is damaged keeps what it may lead to.
-        let entry = self.index.newest(header.slot).unwrap_or(None);
-        Ok(entry
-            .filter(|entry| is_live(&header, record.lsn, entry))
-            .map(|entry| (header, entry)))
+        let entry = self.index.newest(header.slot).unwrap_or(None)?;
+        is_live(&header, record.lsn, &entry).then_some((kind, header, entry))
     }
 
     /// Writes survivors to packs, durably. Adds the packs that are full to `full`.
@@ -313,10 +322,10 @@ impl Inner {
             compactor.pack = None;
         }
         if compactor.pack.is_none() {
-            // Under the lock, so that no checkpoint takes the empty pack for a dead one.
-            let mut reclaim = self.reclaim.lock();
+            // Between checkpoints, so that none takes the empty pack for a dead one.
+            let _between_checkpoints = self.reclaim.lock();
             let pack = self.log.begin_pack()?;
-            reclaim.filling.insert(pack.segno());
+            self.filling.lock().insert(pack.segno());
             compactor.pack = Some(pack);
         }
         Ok(compactor.pack.as_mut().expect("there is one now"))
@@ -360,32 +369,34 @@ impl Inner {
         Ok(Some((Whole { entry, kind, body }, loaded.id)))
     }
 
-    /// Says where everything lies now, and waits until that is durable. Returns how many objects moved,
-    /// and their bytes.
-    fn remap(&self, written: Vec<Written>) -> Result<(usize, u64)> {
+    /// Says where everything lies now, and waits until that is durable.
+    fn remap(&self, written: Vec<Written>) -> Result<Moving> {
+        let mut moving = Moving::default();
+        let appended = self.append_all(written, &mut moving);
+        // Also if some could not be appended: as long as moves into a pack are under way, the index does
+        // not have them, and a checkpoint that judged the pack would free what they lead to.
+        if let Some(ticket) = moving.last.take() {
+            ticket.wait()?;
+        }
+        appended.map(|()| moving)
+    }
+
+    fn append_all(&self, written: Vec<Written>, moving: &mut Moving) -> Result<()> {
         let (plain, chained): (Vec<_>, Vec<_>) = written
             .into_iter()
             .partition(|written| written.chained.is_none());
-        let (mut objects, mut bytes) = (0, 0);
-        let mut last = None;
-        let count = |written: &Written| u64::from(written.to.bytes);
         for moves in plain.chunk_by(|a, b| a.to.lsn.segno() == b.to.lsn.segno()) {
             for moves in moves.chunks(MOVES_MAX) {
                 let reservation = self.log.reserve(REMAP_BYTES_MAX)?;
-                last = Some(self.append_moves(moves, reservation)?);
-                objects += moves.len();
-                bytes += moves.iter().map(count).sum::<u64>();
+                moving.count(moves, self.append_moves(moves, reservation)?);
             }
         }
         for written in &chained {
             if let Some(ticket) = self.move_sleeping(written)? {
-                last = Some(ticket);
-                objects += 1;
-                bytes += count(written);
+                moving.count(std::slice::from_ref(written), ticket);
             }
         }
-        last.map_or(Ok(()), |ticket| ticket.wait().map(drop))?;
-        Ok((objects, bytes))
+        Ok(())
     }
 
     fn append_moves(&self, moves: &[Written], reservation: Reservation) -> Result<Ticket> {

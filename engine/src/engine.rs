@@ -60,6 +60,9 @@ pub(crate) struct Inner {
     pub(crate) index: Arc<Index>,
     pub(crate) reclaim: Mutex<Reclaim>,
     pub(crate) compactor: Mutex<Compactor>,
+    /// Packs that compaction is filling: what lies there is not in the index yet. Changes only while
+    /// `reclaim` is held, so never in the midst of a checkpoint.
+    pub(crate) filling: Mutex<HashSet<u32>>,
     /// What a round of compaction moves at most.
     pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
@@ -127,6 +130,7 @@ impl Engine {
             index,
             reclaim: Mutex::default(),
             compactor: Mutex::default(),
+            filling: Mutex::default(),
             counters: Counters::default(),
             round_bytes,
             upkeep,

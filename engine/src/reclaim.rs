@@ -9,11 +9,11 @@
 //! is dead there is dead for the newest and for the last durable version too, since those are never
 //! older (I6).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dovehouse_wal::bytes::Reader;
-use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, Position, RecordView, Role, Segment, Teeth};
+use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, RecordView, Segment, Teeth};
 
 use crate::error::Result;
 use crate::id::Slot;
@@ -27,8 +27,6 @@ type Log = dovehouse_wal::Log<crate::index::Index>;
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
     cursors: HashMap<u32, Cursor>,
-    /// Packs that compaction is filling: what lies there is not in the index yet.
-    pub(crate) filling: HashSet<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -39,30 +37,19 @@ struct Cursor {
 }
 
 impl Reclaim {
-    /// Whether nothing in a segment changes any more, with the replay start there.
-    pub(crate) fn is_settled(&self, segment: &Segment, replay_from: Position) -> bool {
-        match segment.role {
-            Role::Pack => !self.filling.contains(&segment.segno),
-            _ => segment.segno < replay_from.lsn.segno(),
-        }
-    }
-
-    /// The settled segments in which nothing is live by the slot table on disk.
+    /// Those of the settled segments in which nothing is live by the slot table on disk.
     pub(crate) fn dead_segments(
         &mut self,
+        settled: &[Arc<Segment>],
         log: &Log,
         slots: &SlotTable,
-        replay_from: Position,
         teeth: Teeth,
     ) -> Vec<u32> {
         let mut dead = Vec::new();
         let mut cursors = HashMap::new();
-        for segment in log.segments() {
-            if !self.is_settled(&segment, replay_from) {
-                continue;
-            }
+        for segment in settled {
             let mut cursor = self.cursors.remove(&segment.segno).unwrap_or_default();
-            if teeth.has(Flaw::ReuseLiveSegment) || advance(&mut cursor, log, &segment, slots) {
+            if teeth.has(Flaw::ReuseLiveSegment) || advance(&mut cursor, log, segment, slots) {
                 dead.push(segment.segno);
             } else {
                 cursors.insert(segment.segno, cursor);

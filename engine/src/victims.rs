@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovehouse_wal::{BLOCK_BYTES, Segment};
+use dovehouse_wal::{BLOCK_BYTES, Position, Role, Segment};
 
 use crate::engine::Inner;
 
@@ -33,9 +33,8 @@ impl Inner {
         let replay_from = self.log.superblock().replay_from;
         let newest = self.log.position().lsn.segno();
         let mut scored = Vec::new();
-        let reclaim = self.reclaim.lock();
-        for segment in self.log.segments() {
-            if tried.contains(&segment.segno) || !reclaim.is_settled(&segment, replay_from) {
+        for segment in self.settled_segments(replay_from) {
+            if tried.contains(&segment.segno) {
                 continue;
             }
             let used = self.index.usage.live_bytes(segment.segno) as f64;
@@ -49,18 +48,24 @@ impl Inner {
         scored.into_iter().map(|(_, segment)| segment).collect()
     }
 
-    /// The live bytes of all segments that do not change any more, and the room that they take.
+    /// The segments in which nothing changes any more, with the replay start there, oldest first.
+    pub(crate) fn settled_segments(&self, replay_from: Position) -> Vec<Arc<Segment>> {
+        let filling = self.filling.lock();
+        let mut segments = self.log.segments();
+        segments.retain(|segment| match segment.role {
+            Role::Pack => !filling.contains(&segment.segno),
+            _ => segment.segno < replay_from.lsn.segno(),
+        });
+        segments
+    }
+
+    /// The live bytes of all settled segments, and the room that they take.
     pub(crate) fn settled_bytes(&self) -> (u64, u64) {
-        let replay_from = self.log.superblock().replay_from;
-        let reclaim = self.reclaim.lock();
-        let segments = self.log.segments();
-        let settled = segments
+        let segments = self.settled_segments(self.log.superblock().replay_from);
+        let live = segments
             .iter()
-            .filter(|segment| reclaim.is_settled(segment, replay_from));
-        settled.fold((0, 0), |(live, room), segment| {
-            let live_here = self.index.usage.live_bytes(segment.segno);
-            (live + live_here, room + self.segment_room())
-        })
+            .map(|segment| self.index.usage.live_bytes(segment.segno));
+        (live.sum(), segments.len() as u64 * self.segment_room())
     }
 
     /// What a segment holds at most.
