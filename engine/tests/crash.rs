@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs, for_each_seed};
+use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs, first_failure, for_each_seed};
 use dovehouse_engine::{Engine, Error, Flaw, Object, Teeth, Ticket};
 use parking_lot::Mutex;
 
@@ -243,13 +243,6 @@ fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     crash(fs, &promise, teeth, true)
 }
 
-fn fails(seed: u64, teeth: Teeth) -> Option<String> {
-    let caught = std::panic::catch_unwind(|| run(seed, teeth));
-    caught
-        .unwrap_or_else(|_| Err("an assertion failed".into()))
-        .err()
-}
-
 #[test]
 fn every_object_is_at_one_of_its_commits_after_a_crash_at_any_io() {
     for_each_seed(200, "dovehouse-engine", |seed| run(seed, Teeth::default()));
@@ -266,8 +259,7 @@ fn every_planted_flaw_is_found() {
         Flaw::ReuseLiveSegment,
     ];
     for flaw in flaws {
-        let found =
-            (0..400).find_map(|seed| fails(seed, Teeth::plant(flaw)).map(|error| (seed, error)));
+        let found = first_failure(0..400, |seed| run(seed, Teeth::plant(flaw)));
         println!("{flaw:?}: {found:?}");
         assert!(found.is_some(), "{flaw:?} went unnoticed");
     }

@@ -50,15 +50,21 @@ pub fn for_each_seed(
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(usually),
     };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed));
-        let outcome = outcome.unwrap_or_else(|_| Err("an assertion failed, see above".into()));
-        if let Err(error) = outcome {
-            panic!(
-                "seed {seed}: {error}\nreplay: SEED={seed} cargo test -p {package} --test crash"
-            );
-        }
+    if let Some((seed, error)) = first_failure(seeds, run) {
+        panic!("seed {seed}: {error}\nreplay: SEED={seed} cargo test -p {package} --test crash");
     }
+}
+
+/// The first seed from which a run fails, and why. A failed assertion is a failure, too.
+pub fn first_failure(
+    mut seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe,
+) -> Option<(u64, String)> {
+    seeds.find_map(|seed| {
+        let caught = std::panic::catch_unwind(|| run(seed));
+        let outcome = caught.unwrap_or_else(|_| Err("an assertion failed, see above".into()));
+        outcome.err().map(|error| (seed, error))
+    })
 }
 
 /// What an injected fault acts on.

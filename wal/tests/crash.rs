@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dovehouse_wal::bytes::{Put, Reader};
-use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs, for_each_seed};
+use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs, first_failure, for_each_seed};
 use dovehouse_wal::{Access, Error, Flaw, Log, Opening, Record, Teeth, Ticket};
 use parking_lot::Mutex;
 
@@ -246,14 +246,6 @@ fn workload(
     Ok(())
 }
 
-fn first_failure(seeds: std::ops::Range<u64>, teeth: Teeth) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| {
-        let caught = std::panic::catch_unwind(|| run(seed, teeth));
-        let outcome = caught.unwrap_or_else(|_| Err("an assertion failed".into()));
-        outcome.err().map(|error| (seed, error))
-    })
-}
-
 #[test]
 fn acknowledged_records_survive_a_crash_at_every_io() {
     for_each_seed(200, "dovehouse-wal", |seed| run(seed, Teeth::default()));
@@ -270,7 +262,7 @@ fn every_planted_flaw_is_found() {
     ];
     for flaw in flaws {
         assert!(
-            first_failure(0..200, Teeth::plant(flaw)).is_some(),
+            first_failure(0..200, |seed| run(seed, Teeth::plant(flaw))).is_some(),
             "{flaw:?} went unnoticed"
         );
     }
