@@ -14,7 +14,7 @@ mod recover;
 mod wake;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dovehouse_engine::Engine;
 use hdrhistogram::Histogram;
@@ -145,6 +145,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 impl Run {
     fn open(&self) -> Result<Engine, Failure> {
         Ok(Engine::open(&self.dir)?)
+    }
+
+    /// Opens the store again, and notes how long that took and what it takes on the heap.
+    #[expect(clippy::disallowed_methods, reason = "benches measure real time")]
+    fn reopen(&mut self) -> Result<Engine, Failure> {
+        let heap_before = machine::heap_bytes();
+        let start = Instant::now();
+        let engine = self.open()?;
+        self.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
+        let heap_bytes = machine::heap_bytes().saturating_sub(heap_before);
+        self.note("heap_bytes", heap_bytes);
+        Ok(engine)
     }
 
     fn note(&mut self, field: &str, value: impl Into<Value>) {

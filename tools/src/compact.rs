@@ -27,6 +27,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let engine = Engine::builder(&arguments.dir).open_existing()?;
     let before = engine.stats().log.segment_files;
+    let report = with_progress(&engine)?;
+    let after = engine.stats().log.segment_files;
+    let segment_bytes = engine.log().superblock().segment_bytes;
+    engine.close()?;
+    print(&report, before, after, segment_bytes, arguments.json)
+}
+
+/// Compacts, and shows how far it is.
+pub(crate) fn with_progress(engine: &Engine) -> Result<CompactReport, Failure> {
+    // Counted, and let go: whoever holds a segment keeps its file.
     let victims = engine
         .segment_usage()
         .iter()
@@ -35,11 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let bar = output::progress(victims as u64, "segments");
     let report = engine.compact_with(|report| bar.set_position(report.victims as u64));
     bar.finish_and_clear();
-    let report = report?;
-    let after = engine.stats().log.segment_files;
-    let segment_bytes = engine.log().superblock().segment_bytes;
-    engine.close()?;
-    print(&report, before, after, segment_bytes, arguments.json)
+    Ok(report?)
 }
 
 fn print(

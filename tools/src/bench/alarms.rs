@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use dovehouse_engine::{Alarm, Object};
 
-use super::{Run, content, histogram, machine, record};
+use super::{Run, content, histogram, record};
 use crate::exit::Failure;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -22,7 +22,6 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
             due_ms: START_MS + rng.u64(..SPAN_MS),
             ..Alarm::default()
         });
-        Ok(())
     };
     let start = Instant::now();
     content::load(&engine, run.objects, "alarms", write, run.seed)?;
@@ -30,14 +29,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     engine.close()?;
     drop(engine);
 
-    let heap_before = machine::heap_bytes();
-    let start = Instant::now();
-    let engine = run.open()?;
-    run.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
-    run.note(
-        "heap_bytes",
-        machine::heap_bytes().saturating_sub(heap_before),
-    );
+    let engine = run.reopen()?;
     let (mut next, mut due) = (histogram(), histogram());
     for _ in 0..LOOKS {
         let since = Instant::now();

@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use dovehouse_engine::{Engine, Object};
+use dovehouse_engine::Engine;
 
 use super::{Run, commit, content};
 use crate::exit::Failure;
 
 pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     let engine = run.open()?;
-    let (kind, seed) = (run.kind, run.seed);
-    let write = |object: &mut Object, number| {
-        content::fill(object, kind, seed, number);
-        Ok(())
-    };
-    content::load(&engine, run.objects, "objects", write, seed)?;
+    content::load_filled(&engine, run)?;
     engine.compact()?;
     let idle = commit::measure(
         &engine,

@@ -2,7 +2,7 @@
 
 use dovehouse_engine::{ClassId, Engine, Object, ObjectId};
 
-use super::Kind;
+use super::{Kind, Run};
 use crate::exit::Failure;
 use crate::output;
 
@@ -56,12 +56,18 @@ fn document(rng: &mut fastrand::Rng, number: u64, bytes: usize) -> Vec<u8> {
     value
 }
 
+/// The objects of a run with their content; see [`load`].
+pub(super) fn load_filled(engine: &Engine, run: &Run) -> Result<ClassId, Failure> {
+    let write = |object: &mut Object, number| fill(object, run.kind, run.seed, number);
+    load(engine, run.objects, "objects", write, run.seed)
+}
+
 /// A class and so many objects of it, all durable and asleep. Shows how far it is.
 pub(super) fn load(
     engine: &Engine,
     objects: u64,
     what: &'static str,
-    mut write: impl FnMut(&mut Object, u64) -> Result<(), Failure>,
+    mut write: impl FnMut(&mut Object, u64),
     seed: u64,
 ) -> Result<ClassId, Failure> {
     let class = engine.class("Bench")?;
@@ -69,7 +75,7 @@ pub(super) fn load(
     let mut under_way = std::collections::VecDeque::new();
     for number in 0..objects {
         let mut object = engine.wake(class, id(seed, number))?;
-        write(&mut object, number)?;
+        write(&mut object, number);
         if let Some(ticket) = object.commit()? {
             under_way.push_back(ticket);
         }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dovehouse_engine::{Engine, Object};
+use dovehouse_engine::Engine;
 use serde_json::{Map, Value};
 
 use super::{Kind, Run, content, machine};
+use crate::compact;
 use crate::exit::Failure;
-use crate::output;
 
 #[expect(clippy::disallowed_methods, reason = "benches measure real time")]
 pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
@@ -18,27 +18,13 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     run.note_rate(run.objects, start.elapsed());
 
     let start = Instant::now();
-    let victims = engine
-        .segment_usage()
-        .iter()
-        .filter(|usage| usage.is_victim)
-        .count();
-    let bar = output::progress(victims as u64, "segments");
-    let report = engine.compact_with(|report| bar.set_position(report.victims as u64))?;
-    bar.finish_and_clear();
+    let report = compact::with_progress(&engine)?;
     run.note("compacted_objects", report.objects);
     run.note_number("compact_s", start.elapsed().as_secs_f64());
     engine.close()?;
     drop(engine);
 
-    let heap_before = machine::heap_bytes();
-    let start = Instant::now();
-    let engine = run.open()?;
-    run.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
-    run.note(
-        "heap_bytes",
-        machine::heap_bytes().saturating_sub(heap_before),
-    );
+    let engine = run.reopen()?;
     run.note("rss_bytes", machine::rss_bytes());
     run.note("open_files", open_files());
     disk(run, &engine)?;
@@ -47,15 +33,8 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
 }
 
 fn create(run: &Run, engine: &Engine) -> Result<(), Failure> {
-    let (kind, seed) = (run.kind, run.seed);
-    match kind {
-        Kind::Kv | Kind::Random => {
-            let write = |object: &mut Object, number| {
-                content::fill(object, kind, seed, number);
-                Ok(())
-            };
-            content::load(engine, run.objects, "objects", write, seed)?;
-        }
+    match run.kind {
+        Kind::Kv | Kind::Random => drop(content::load_filled(engine, run)?),
         #[cfg(feature = "sql")]
         Kind::Sql => sql::create(run, engine)?,
     }

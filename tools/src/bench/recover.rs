@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use dovehouse_engine::{Engine, Object};
+use dovehouse_engine::Engine;
 
-use super::{Run, content, machine};
+use super::{Run, content};
 use crate::exit::Failure;
 
 /// The tail that a crash leaves, in bytes of records.
@@ -19,16 +19,11 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
         .checkpoint_ms(u64::MAX)
         .memory_bytes(1 << 40)
         .open()?;
-    let (kind, seed) = (run.kind, run.seed);
-    let write = |object: &mut Object, number| {
-        content::fill(object, kind, seed, number);
-        Ok(())
-    };
-    let class = content::load(&engine, run.objects, "objects", write, seed)?;
+    let class = content::load_filled(&engine, run)?;
     engine.checkpoint()?;
 
     let before = engine.stats().log.record_bytes;
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(run.seed);
     let bar = crate::output::progress(TAIL_BYTES >> 20, "MiB of log");
     let mut last = None;
     loop {
@@ -38,7 +33,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
             break;
         }
         for _ in 0..4096 {
-            let mut object = engine.wake(class, content::id(seed, rng.u64(..run.objects)))?;
+            let mut object = engine.wake(class, content::id(run.seed, rng.u64(..run.objects)))?;
             // With its frame and its header this is a record of the size that is asked for.
             let mut value = [0; RECORD_BYTES as usize - 37];
             rng.fill(&mut value);
@@ -56,14 +51,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     // Stops without a checkpoint, which is what a killed process leaves.
     drop(engine);
 
-    let heap_before = machine::heap_bytes();
-    let start = Instant::now();
-    let engine = run.open()?;
-    run.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
-    run.note(
-        "heap_bytes",
-        machine::heap_bytes().saturating_sub(heap_before),
-    );
+    let engine = run.reopen()?;
     engine.close()?;
     drop(engine);
 

@@ -14,12 +14,7 @@ const BLOCK_BYTES: u64 = 4096;
 
 pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     let engine = run.open()?;
-    let (kind, seed) = (run.kind, run.seed);
-    let write = |object: &mut dovehouse_engine::Object, number| {
-        content::fill(object, kind, seed, number);
-        Ok(())
-    };
-    let class = content::load(&engine, run.objects, "objects", write, seed)?;
+    let class = content::load_filled(&engine, run)?;
     engine.close()?;
     drop(engine);
     let engine = run.open()?;
