@@ -20,11 +20,13 @@ use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{Pack, Record, RecordView, Reservation, Segment, Ticket};
 
 use crate::engine::{Engine, Inner};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::{Move, Note};
 use crate::liveness::is_live;
-use crate::record::{Header, Kind, encode_erase, encode_image};
+use crate::record::{
+    Header, Kind, encode_erase, encode_image, encode_state, recode_image, stored_state,
+};
 use crate::remap::{Moved, encode_remap};
 use crate::slots::{Entry, Place};
 use crate::stats::add;
@@ -199,6 +201,7 @@ impl Inner {
             self.collect(victim, &mut survivors, &mut chained);
         }
         survivors.sort_by_key(|survivor| (survivor.class, survivor.slot));
+        self.sample(&survivors)?;
         let mut full = Vec::new();
         let written = self.write_out(compactor, survivors, pace, &mut full);
         let moved = written.and_then(|written| {
@@ -275,7 +278,7 @@ impl Inner {
         let mut since_break = 0;
         for Survivor { slot, copy, .. } in survivors {
             let (whole, chained) = match copy {
-                Some(whole) => (whole, None),
+                Some(whole) => (self.recode(whole)?, None),
                 None => match self.image_of(slot)? {
                     Some((whole, id)) => (whole, Some(id)),
                     None => continue,
@@ -306,6 +309,57 @@ impl Inner {
         Ok(written)
     }
 
+    /// The version with its state stored with its class's present dictionary, if that makes it smaller.
+    fn recode(&self, whole: Whole) -> Result<Whole> {
+        let class = whole.entry.class;
+        let Some(dictionary) = self.or_stop(self.dictionaries.current(class))? else {
+            return Ok(whole);
+        };
+        let stored = stored_state(&whole.body).filter(|_| whole.kind == Kind::Image);
+        let Some(stored) = stored.filter(|stored| stored.dictionary != dictionary.number) else {
+            return Ok(whole);
+        };
+        // What cannot be opened is moved as it is.
+        let find = |number| self.dictionaries.find(number);
+        let Some(state) = stored.open(find).unwrap_or(None) else {
+            return Ok(whole);
+        };
+        let recoded = recode_image(&whole.body, &self.store_state(class, &state)?);
+        let smaller = recoded.filter(|body| body.len() < whole.body.len());
+        Ok(match smaller {
+            Some(body) => Whole { body, ..whole },
+            None => whole,
+        })
+    }
+
+    /// Shows states of classes that need a dictionary, so that their survivors are the first to use it.
+    fn sample(&self, survivors: &[Survivor]) -> Result<()> {
+        let training = &self.dictionaries.training;
+        for class in survivors.chunk_by(|a, b| a.class == b.class) {
+            let number = class[0].class;
+            let dictionary = self.or_stop(self.dictionaries.current(number))?;
+            if dictionary
+                .as_ref()
+                .is_some_and(|dictionary| dictionary.is_trained)
+            {
+                continue;
+            }
+            let whole = class.iter().filter_map(|survivor| survivor.copy.as_ref());
+            for whole in whole.filter(|whole| whole.kind == Kind::Image) {
+                if !training.wants(number) {
+                    break;
+                }
+                let find = |number| self.dictionaries.find(number);
+                let stored = stored_state(&whole.body);
+                let state = stored.and_then(|stored| stored.open(find).unwrap_or(None));
+                if let Some(state) = state {
+                    training.show(number, &state, whole.body.len(), dictionary.as_deref());
+                }
+            }
+        }
+        self.make_dictionaries()
+    }
+
     /// A pack with room for a record.
     fn pack_for<'a>(
         &self,
@@ -329,13 +383,6 @@ impl Inner {
             compactor.pack = Some(pack);
         }
         Ok(compactor.pack.as_mut().expect("there is one now"))
-    }
-
-    /// A failed write of a pack stops the log like any other (I8).
-    fn or_stop<T>(&self, result: dovehouse_wal::Result<T>) -> Result<T> {
-        result
-            .inspect_err(|error| self.log.poison(error))
-            .map_err(Error::from)
     }
 
     /// The object in a slot as one record, if its newest version is durable.
@@ -363,7 +410,15 @@ impl Inner {
             (Kind::Erase, encode_erase(&header, loaded.id))
         } else {
             let name = loaded.name.as_deref();
-            let body = encode_image(&header, loaded.id, name, loaded.written_ms, &loaded.state);
+            let state = encode_state(&loaded.state);
+            let body = encode_image(
+                &header,
+                loaded.id,
+                name,
+                loaded.written_ms,
+                &loaded.state,
+                &self.store_state(entry.class, &state)?,
+            );
             (Kind::Image, body)
         };
         Ok(Some((Whole { entry, kind, body }, loaded.id)))

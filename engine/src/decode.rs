@@ -3,6 +3,7 @@
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{Lsn, RecordView};
 
+use crate::codec::Stored;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::record::{self, Header, Kind, Meta, Operation};
 use crate::remap::{Moved, decode_remap};
@@ -20,6 +21,8 @@ pub enum Decoded {
         meta: Meta,
         /// Whether the state is compressed.
         compressed: bool,
+        /// The dictionary that it is compressed with; 0 is none.
+        dictionary: u32,
         /// The state's size before compression.
         state_bytes: u64,
     },
@@ -122,13 +125,13 @@ impl Decoded {
 fn image(mut reader: Reader<'_>) -> Option<Decoded> {
     let header = Header::decode(&mut reader)?;
     let meta = Meta::decode(&mut reader)?;
-    let compressed = reader.u8()? != 0;
-    let _dictionary = reader.varint()?;
+    let stored = Stored::decode(&mut reader)?;
     Some(Decoded::Image {
         header,
         meta,
-        compressed,
-        state_bytes: reader.varint()?,
+        compressed: stored.is_compressed(),
+        dictionary: stored.dictionary,
+        state_bytes: stored.state_bytes as u64,
     })
 }
 

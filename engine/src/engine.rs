@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::CheckpointReport;
 use crate::classes::DEFAULT_TENANT;
 use crate::compact::Compactor;
+use crate::dictionaries::Dictionaries;
 use crate::error::{Error, Result};
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::Index;
@@ -21,6 +23,7 @@ use crate::reclaim::Reclaim;
 use crate::record::{IMAGE_OVERHEAD_MAX, Kind, encode_class};
 use crate::state::STATE_BYTES_MAX;
 use crate::stats::Counters;
+use crate::training::Training;
 use crate::upkeep::Upkeep;
 
 /// A store of objects.
@@ -66,6 +69,7 @@ pub(crate) struct Inner {
     /// What a round of compaction moves at most.
     pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
+    pub(crate) dictionaries: Dictionaries,
     pub(crate) counters: Counters,
     pub(crate) teeth: Teeth,
     /// Objects that somebody has a handle of: one writer each.
@@ -89,6 +93,7 @@ impl Engine {
     pub(crate) fn open_with(builder: Builder, access: Access) -> Result<Engine> {
         let limits = builder.limits();
         let round_bytes = builder.memory_bytes / 8;
+        let training = Training::new(builder.dictionary_states);
         let Builder {
             dir,
             fs,
@@ -110,19 +115,24 @@ impl Engine {
         )?);
         let log = opening.recover::<_, Error>(index.clone(), |record, _| {
             // Until the tail was written back, the index files may be torn where it touches them.
-            index
-                .settled
-                .store(false, std::sync::atomic::Ordering::Release);
+            index.settled.store(false, Ordering::Release);
             index.replay(record, &dir)
         })?;
         if !clean {
-            index
-                .settled
-                .store(false, std::sync::atomic::Ordering::Release);
+            index.settled.store(false, Ordering::Release);
         }
 
         let state_bytes_max = STATE_BYTES_MAX.min(log.record_bytes_max() - IMAGE_OVERHEAD_MAX);
         let upkeep = Upkeep::new(limits, fs.now_ms());
+        let dictionaries = Dictionaries::open(
+            fs.clone(),
+            dir.clone(),
+            log.store_id(),
+            access,
+            training,
+            teeth,
+        )?;
+        index.note_dictionary(dictionaries.last());
         let inner = Arc::new(Inner {
             fs,
             dir,
@@ -134,6 +144,7 @@ impl Engine {
             counters: Counters::default(),
             round_bytes,
             upkeep,
+            dictionaries,
             teeth,
             awake: Mutex::default(),
             read_only,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dovehouse_wal::bytes::{Put, Reader};
 use dovehouse_wal::fs::Fs;
@@ -19,7 +19,9 @@ use crate::overlay::{Cell, Copied, DueChange, Overlay};
 use crate::slots::{Entry, Place, SlotTable};
 use crate::usage::Usage;
 
-const PAYLOAD_VERSION: u8 = 2;
+const PAYLOAD_VERSION: u8 = 3;
+/// Had no number for the next dictionary.
+const PAYLOAD_VERSION_2: u8 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -33,6 +35,7 @@ pub(crate) struct Index {
     pub(crate) usage: Usage,
     pub(crate) teeth: Teeth,
     next_slot: AtomicU64,
+    next_dictionary: AtomicU32,
     key: HashKey,
     /// Whether the index files are exactly what a checkpoint wrote: not between a crash and the first
     /// checkpoint after it.
@@ -113,8 +116,9 @@ impl Index {
     ) -> Result<Self> {
         let mut reader = Reader::new(payload);
         let malformed = || Error::damaged("the manifest", "a field of the index ends early");
-        let (next_slot, key) = if payload.is_empty() {
-            (1, std::array::from_fn(|_| fs.random_u64() as u8))
+        let (version, next_slot, key) = if payload.is_empty() {
+            let key = std::array::from_fn(|_| fs.random_u64() as u8);
+            (PAYLOAD_VERSION, 1, key)
         } else {
             Self::decode_start(&mut reader).ok_or_else(malformed)?
         };
@@ -128,6 +132,7 @@ impl Index {
             usage: Usage::default(),
             teeth,
             next_slot: AtomicU64::new(next_slot),
+            next_dictionary: AtomicU32::new(1),
             key,
             settled: AtomicBool::new(true),
         };
@@ -136,13 +141,24 @@ impl Index {
             index.ids.decode(&mut reader).ok_or_else(malformed)?;
             index.alarms.decode(&mut reader).ok_or_else(malformed)?;
             index.usage = Usage::decode(&mut reader).ok_or_else(malformed)?;
+            if version > PAYLOAD_VERSION_2 {
+                index.decode_rest(&mut reader).ok_or_else(malformed)?;
+            }
         }
         Ok(index)
     }
 
-    fn decode_start(reader: &mut Reader<'_>) -> Option<(u64, HashKey)> {
-        (reader.u8()? == PAYLOAD_VERSION).then_some(())?;
-        Some((reader.varint()?, reader.array()?))
+    fn decode_start(reader: &mut Reader<'_>) -> Option<(u8, u64, HashKey)> {
+        let version = reader.u8()?;
+        (PAYLOAD_VERSION_2..=PAYLOAD_VERSION)
+            .contains(&version)
+            .then_some(())?;
+        Some((version, reader.varint()?, reader.array()?))
+    }
+
+    fn decode_rest(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.next_dictionary = AtomicU32::new(u32::try_from(reader.varint()?).ok()?);
+        Some(())
     }
 
     fn encode_payload(&self, ids: &IdUpdate, zones: &[u64], usage: &[u8]) -> Vec<u8> {
@@ -153,6 +169,7 @@ impl Index {
         ids.encode(&mut payload);
         encode_zones(zones, &mut payload);
         payload.extend_from_slice(usage);
+        payload.put_varint(u64::from(self.next_dictionary.load(Ordering::Acquire)));
         payload
     }
 
@@ -178,6 +195,17 @@ impl Index {
     /// Keeps slots that replay found from being given away.
     pub(crate) fn note_slot(&self, slot: Slot) {
         self.next_slot.fetch_max(slot.get() + 1, Ordering::AcqRel);
+    }
+
+    /// A number for a new dictionary. None is given twice, not even if a file is lost.
+    pub(crate) fn next_dictionary(&self) -> u32 {
+        self.next_dictionary.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Keeps the number of a dictionary that was found from being given away.
+    pub(crate) fn note_dictionary(&self, number: u32) {
+        self.next_dictionary
+            .fetch_max(number.saturating_add(1), Ordering::AcqRel);
     }
 
     pub(crate) fn note_id(&self, id: ObjectId, slot: Slot) {

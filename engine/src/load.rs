@@ -53,7 +53,8 @@ impl Inner {
             let id = decode_erase(&mut payload).ok_or_else(|| malformed(base))?;
             (Meta::erased(id), State::default())
         } else {
-            decode_image(&mut payload).ok_or_else(|| malformed(base))?
+            let decoded = decode_image(&mut payload, |number| self.dictionaries.find(number))?;
+            decoded.ok_or_else(|| malformed(base))?
         };
         for delta in deltas.iter().rev() {
             apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;

@@ -11,7 +11,7 @@ use crate::index::Note;
 use crate::kv::List;
 use crate::load::Loaded;
 use crate::overlay::Cell;
-use crate::record::{Header, Kind, encode_delta, encode_erase, encode_image};
+use crate::record::{Header, Kind, encode_delta, encode_erase, encode_image, encode_state};
 use crate::slots::{Entry, SEQ_LIMIT};
 use crate::state::{Alarm, PAGE_BYTES, Savepoint, State, Working};
 
@@ -442,13 +442,14 @@ impl Object {
     }
 
     fn encode_image(&self) -> Result<Vec<u8>> {
-        let now_ms = self.engine.fs.now_ms();
+        let state = encode_state(self.state());
         Ok(encode_image(
             &self.header(0)?,
             self.id,
             self.name.as_deref(),
-            now_ms,
+            self.engine.fs.now_ms(),
             self.state(),
+            &self.engine.store_state(self.class, &state)?,
         ))
     }
 

@@ -19,6 +19,7 @@ pub struct Builder {
     checkpoint_bytes: u64,
     checkpoint_ms: u64,
     pub(crate) memory_bytes: u64,
+    pub(crate) dictionary_states: usize,
 }
 
 /// What an overlay entry takes, its place in the map included.
@@ -33,6 +34,7 @@ impl Builder {
             checkpoint_bytes: 256 << 20,
             checkpoint_ms: 60_000,
             memory_bytes: 256 << 20,
+            dictionary_states: 1000,
         }
     }
 
@@ -61,6 +63,13 @@ impl Builder {
     /// of this. Awake objects are not counted; their owner bounds them. Default 256 MiB.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
+        self
+    }
+
+    /// After so many states of a class its compression dictionary is trained; and the dictionary is
+    /// looked at again each time so many were stored. Default 1,000.
+    pub fn dictionary_states(mut self, states: usize) -> Self {
+        self.dictionary_states = states.max(1);
         self
     }
 

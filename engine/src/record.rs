@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use dovehouse_wal::bytes::{Put, Reader};
 
-use crate::compress::{compress, decompress};
+use crate::codec::Stored;
+use crate::dictionary::Dictionary;
+use crate::error::Result;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::page_diff;
 use crate::slots::SEQ_LIMIT;
@@ -34,7 +36,7 @@ pub enum Kind {
     Erase = 3,
     /// A class's number and name.
     Class = 4,
-    /// A class's compression dictionary (reserved).
+    /// A class's compression dictionary (reserved: dictionaries are files of their own).
     Dictionary = 5,
     /// Versions lie elsewhere from here on.
     Remap = 6,
@@ -140,9 +142,6 @@ const NAMED: u8 = 1;
 const HAS_ALARMS: u8 = 2;
 const HAS_PAGES: u8 = 4;
 
-const RAW: u8 = 0;
-const ZSTD: u8 = 1;
-
 /// What stands around the state in an image: ids, numbers, and a name of at most 1 KiB.
 pub(crate) const IMAGE_OVERHEAD_MAX: usize = 2048;
 
@@ -230,13 +229,14 @@ fn decode_alarms(reader: &mut Reader<'_>) -> Option<Vec<Alarm>> {
     Some(alarms)
 }
 
-/// An IMAGE record's body.
+/// An IMAGE record's body. `stored` is what [`encode_state`] gives, as it is to be stored.
 pub(crate) fn encode_image(
     header: &Header,
     id: ObjectId,
     name: Option<&str>,
     written_ms: u64,
     state: &State,
+    stored: &Stored<'_>,
 ) -> Vec<u8> {
     let mut body = Vec::new();
     header.encode(&mut body);
@@ -250,17 +250,30 @@ pub(crate) fn encode_image(
         page_count: state.pages.len() as u64,
     };
     meta.encode(&mut body);
-    let raw = encode_state(state);
-    let compressed = compress(&raw, b"");
-    body.push(if compressed.is_some() { ZSTD } else { RAW });
-    body.put_varint(0); // dictionary: none
-    body.put_varint(raw.len() as u64);
-    body.extend_from_slice(compressed.as_deref().unwrap_or(&raw));
+    stored.encode(&mut body);
     body
 }
 
+/// The same image, its state stored in another way.
+pub(crate) fn recode_image(image: &[u8], stored: &Stored<'_>) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(image);
+    Header::decode(&mut reader)?;
+    Meta::decode(&mut reader)?;
+    let mut body = image[..image.len() - reader.rest().len()].to_vec();
+    stored.encode(&mut body);
+    Some(body)
+}
+
+/// The state in an IMAGE record's body, as it is stored.
+pub(crate) fn stored_state<'a>(image: &'a [u8]) -> Option<Stored<'a>> {
+    let mut reader = Reader::new(image);
+    Header::decode(&mut reader)?;
+    Meta::decode(&mut reader)?;
+    Stored::decode(&mut reader)
+}
+
 /// The sorted keys with their values, then the pages; zero pages take a byte.
-fn encode_state(state: &State) -> Vec<u8> {
+pub(crate) fn encode_state(state: &State) -> Vec<u8> {
     let mut raw = Vec::with_capacity(state.bytes() + state.pages.len() + 8 * state.kv.len());
     for (key, value) in &state.kv {
         raw.put_prefixed(key);
@@ -273,24 +286,23 @@ fn encode_state(state: &State) -> Vec<u8> {
     raw
 }
 
-/// The meta and the state of an IMAGE record's body, after its header.
-pub(crate) fn decode_image(reader: &mut Reader<'_>) -> Option<(Meta, State)> {
-    let meta = Meta::decode(reader)?;
-    let codec = reader.u8()?;
-    let dictionary = reader.varint()?;
-    let raw_len = reader.length()?;
-    let frame = reader.rest();
-    if dictionary != 0 || raw_len > STATE_BYTES_MAX {
-        return None;
-    }
-    let raw = match codec {
-        RAW if frame.len() == raw_len => frame.to_vec(),
-        ZSTD => decompress(frame, b"", raw_len)?,
-        _ => return None,
+/// The meta and the state of an IMAGE record's body, after its header; `Ok(None)` is damage. `find` gives
+/// a dictionary by its number.
+pub(crate) fn decode_image(
+    reader: &mut Reader<'_>,
+    find: impl FnOnce(u32) -> Result<Arc<Dictionary>>,
+) -> Result<Option<(Meta, State)>> {
+    let Some((meta, stored)) = Meta::decode(reader).zip(Stored::decode(reader)) else {
+        return Ok(None);
     };
-    let mut state = decode_state(&raw, &meta)?;
+    let Some(raw) = stored.open(find)? else {
+        return Ok(None);
+    };
+    let Some(mut state) = decode_state(&raw, &meta) else {
+        return Ok(None);
+    };
     state.alarms.clone_from(&meta.alarms);
-    Some((meta, state))
+    Ok(Some((meta, state)))
 }
 
 fn decode_state(raw: &[u8], meta: &Meta) -> Option<State> {
@@ -441,7 +453,7 @@ pub(crate) fn apply_delta(reader: Reader<'_>, state: &mut State) -> Option<()> {
 }
 
 /// The alarms that a DELTA record sets, if it sets them; `Err` is damage.
-pub(crate) fn delta_alarms(reader: Reader<'_>) -> Result<Option<Vec<Alarm>>, ()> {
+pub(crate) fn delta_alarms(reader: Reader<'_>) -> std::result::Result<Option<Vec<Alarm>>, ()> {
     for operation in operations(reader) {
         match operation.ok_or(())? {
             Operation::Put { .. } | Operation::Delete { .. } => {}

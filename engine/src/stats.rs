@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dovehouse_wal::LogStats;
 
 use crate::engine::Engine;
+use crate::id::ClassId;
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]
@@ -20,8 +21,30 @@ pub(crate) fn add(counter: &AtomicU64, value: u64) {
     counter.fetch_add(value, Relaxed);
 }
 
+/// A compression dictionary, and what it was used for since the store was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DictionaryStats {
+    /// Its number.
+    pub number: u32,
+    /// The class whose images are compressed with it.
+    pub class: ClassId,
+    /// Whether the class's next image will be.
+    pub is_current: bool,
+    /// Whether it was trained, or is one state as it was; unknown (`false`) until it is used.
+    pub is_trained: bool,
+    /// Bytes that it holds; 0 until it is used.
+    pub bytes: usize,
+    /// Images that were written with it.
+    pub images: u64,
+    /// Their states before compression.
+    pub state_bytes: u64,
+    /// Their states after it.
+    pub stored_bytes: u64,
+}
+
 /// Counters since the store was opened, and sizes now. All sizes are in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Those of the log: writes and how long they took, records, segment files.
@@ -49,6 +72,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Everything else in these segments: what compaction could give back.
     pub dead_bytes: u64,
+    /// All compression dictionaries, oldest first.
+    pub dictionaries: Vec<DictionaryStats>,
 }
 
 impl Engine {
@@ -70,6 +95,7 @@ impl Engine {
             moved_bytes: count(&inner.counters.moved_bytes),
             live_bytes,
             dead_bytes: settled_bytes.saturating_sub(live_bytes),
+            dictionaries: inner.dictionaries.stats(),
         }
     }
 }

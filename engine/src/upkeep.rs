@@ -157,6 +157,7 @@ impl Inner {
         if bytes >= log_bytes || (bytes > 0 && (age >= age_ms || full)) {
             self.checkpoint(false)?;
         }
+        self.make_dictionaries()?;
         if self.is_room_low() {
             // Old segments may be free by now, which is cheaper than a new file.
             if bytes >= log_bytes / 2 {
@@ -181,7 +182,10 @@ impl Inner {
 
     /// Called after every batch: wakes the thread if there is something to do.
     pub(crate) fn look_after_batch(&self) {
-        if self.is_room_low() || self.log_bytes_since_checkpoint() >= self.upkeep.limits.log_bytes {
+        if self.is_room_low()
+            || self.dictionaries.training.is_due()
+            || self.log_bytes_since_checkpoint() >= self.upkeep.limits.log_bytes
+        {
             self.upkeep.wake();
         }
     }

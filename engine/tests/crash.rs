@@ -257,6 +257,7 @@ fn every_planted_flaw_is_found() {
         Flaw::AcknowledgeAfterError,
         Flaw::MoveWithoutComparing,
         Flaw::ReuseLiveSegment,
+        Flaw::DropOldDictionary,
     ];
     for flaw in flaws {
         let found = first_failure(0..400, |seed| run(seed, Teeth::plant(flaw)));

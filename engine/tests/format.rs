@@ -137,6 +137,7 @@ fn manifest(fields: &mut Fields<'_>) {
         fields.varint("segment number");
         fields.varint("live bytes");
     }
+    fields.varint("next dictionary");
     assert_eq!(fields.at, fields.bytes.len());
 }
 
@@ -235,7 +236,7 @@ fn image(fields: &mut Fields<'_>, end: usize) {
         fields.varint("pages");
         fields.number("log2 of the page size", 1);
     }
-    let codec = fields.number("codec (0 raw, 1 zstd)", 1);
+    let codec = fields.number("codec (0 raw, 2 zstd)", 1);
     fields.varint("dictionary");
     fields.varint("bytes of the state, uncompressed");
     if codec == 0 {
@@ -244,7 +245,7 @@ fn image(fields: &mut Fields<'_>, end: usize) {
             fields.text("value");
         }
     } else {
-        fields.take("a zstd frame", end - fields.at);
+        fields.take("a zstd frame without its magic number", end - fields.at);
     }
 }
 

@@ -160,21 +160,26 @@ fn print_record(record: &RecordView<'_>) -> Result<(), Failure> {
             header,
             meta,
             compressed,
+            dictionary,
             state_bytes,
         } => {
+            let compressed = match (compressed, dictionary) {
+                (false, _) => String::new(),
+                (true, 0) => " compressed".to_owned(),
+                (true, number) => format!(" compressed with dictionary {number}"),
+            };
             let name = meta
                 .name
                 .map(|name| format!(" {name:?}"))
                 .unwrap_or_default();
             output::print(format!(
-                "{start}IMAGE {}, id {}{name}, written {}, {} keys of {} bytes, {} pages, state of {state_bytes} bytes{}{}",
+                "{start}IMAGE {}, id {}{name}, written {}, {} keys of {} bytes, {} pages, state of {state_bytes} bytes{compressed}{}",
                 object(&header),
                 meta.id,
                 time(meta.written_ms),
                 meta.kv_count,
                 meta.kv_bytes,
                 meta.page_count,
-                if compressed { " compressed" } else { "" },
                 alarms(&meta.alarms)
             ))?;
         }

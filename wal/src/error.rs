@@ -84,6 +84,16 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether it says that the disk is full, or somebody's part of it.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Error::Full { .. } => true,
+            Error::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
+        }
+    }
+
     /// A failed call to the operating system.
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Error::Io {

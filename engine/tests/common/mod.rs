@@ -14,6 +14,7 @@ pub(crate) fn builder(fs: &SimFs, teeth: Teeth) -> Builder {
     Engine::builder("store")
         .fs(Arc::new(fs.clone()))
         .segment_bytes(64 << 10)
+        .dictionary_states(12)
         .without_threads()
         .teeth(teeth)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dovehouse_engine::Engine;
+use dovehouse_engine::{DictionaryStats, Engine};
 use serde_json::{Map, Value};
 
 use super::{Kind, Run, content, machine};
@@ -20,6 +20,11 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     let start = Instant::now();
     let report = compact::with_progress(&engine)?;
     run.note("compacted_objects", report.objects);
+    let dictionaries = engine.stats().dictionaries;
+    run.note(
+        "dictionaries",
+        dictionaries.iter().map(dictionary).collect::<Vec<_>>(),
+    );
     run.note_number("compact_s", start.elapsed().as_secs_f64());
     engine.close()?;
     drop(engine);
@@ -30,6 +35,17 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     disk(run, &engine)?;
     engine.close()?;
     Ok(())
+}
+
+fn dictionary(stats: &DictionaryStats) -> Value {
+    serde_json::json!({
+        "number": stats.number,
+        "trained": stats.is_trained,
+        "bytes": stats.bytes,
+        "images": stats.images,
+        "state_bytes": stats.state_bytes,
+        "stored_bytes": stats.stored_bytes,
+    })
 }
 
 fn create(run: &Run, engine: &Engine) -> Result<(), Failure> {
