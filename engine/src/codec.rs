@@ -68,6 +68,14 @@ impl<'a> Stored<'a> {
         self.content.len()
     }
 
+    /// What [`Stored::encode`] appends.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let mut start = Vec::new();
+        start.put_varint(u64::from(self.dictionary));
+        start.put_varint(self.state_bytes as u64);
+        1 + start.len() + self.content.len()
+    }
+
     pub(crate) fn is_compressed(&self) -> bool {
         self.codec != RAW
     }

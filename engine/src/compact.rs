@@ -16,27 +16,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovehouse_wal::bytes::Reader;
-use dovehouse_wal::{Pack, Record, RecordView, Reservation, Segment, Ticket};
+use dovehouse_wal::{Pack, Record, Reservation, Segment, Ticket};
 
 use crate::engine::{Engine, Inner};
 use crate::error::Result;
-use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::{Move, Note};
-use crate::liveness::is_live;
-use crate::record::{
-    Header, Kind, encode_erase, encode_image, encode_state, recode_image, stored_state,
-};
+use crate::packing::{Packing, Written};
+use crate::record::Kind;
 use crate::remap::{Moved, encode_remap};
-use crate::slots::{Entry, Place};
 use crate::stats::add;
 
 /// Free segment files that stay, for the log and for the next packs; and which part of all files.
 const FREE_FILES_MIN: usize = 3;
 const FREE_FILES_PART: usize = 20;
-
-/// In the background, a break follows so many bytes: a slice of the pack.
-const BREAK_BYTES: u64 = 256 << 10;
 
 /// Moves in one REMAP record.
 const MOVES_MAX: usize = 64;
@@ -82,31 +74,7 @@ pub(crate) enum Pace {
 #[derive(Debug, Default)]
 pub(crate) struct Compactor {
     /// The pack that is not full yet.
-    pack: Option<Pack>,
-}
-
-/// A version that is to be moved.
-struct Survivor {
-    class: ClassId,
-    slot: Slot,
-    /// The record as it is, if it is the whole object; else the object is read and written anew.
-    copy: Option<Whole>,
-}
-
-/// A version as one record.
-struct Whole {
-    entry: Entry,
-    kind: Kind,
-    body: Vec<u8>,
-}
-
-/// A version that was written to a pack.
-struct Written {
-    slot: Slot,
-    from: Entry,
-    to: Place,
-    /// The object, if it has deltas, which must not go on while it is moved.
-    chained: Option<ObjectId>,
+    pub(crate) pack: Option<Pack>,
 }
 
 /// Moves that were appended.
@@ -165,9 +133,16 @@ impl Inner {
             ..CompactReport::default()
         };
         let mut tried = HashSet::new();
+        let mut newest_takes_part = pace == Pace::Background;
         loop {
             let victims = self.victims(&tried);
             let enough = pace == Pace::Background && !self.is_much_dead();
+            if victims.is_empty() && !newest_takes_part {
+                newest_takes_part = true;
+                self.leave_segment()?;
+                report.freed_segments += self.checkpoint(false)?.freed_segments;
+                continue;
+            }
             if victims.is_empty() || enough {
                 self.trim()?;
                 return Ok(report);
@@ -178,6 +153,15 @@ impl Inner {
             report.freed_segments += self.checkpoint(false)?.freed_segments;
             progress(&report);
         }
+    }
+
+    /// Lets the log go on in another segment, with a record that moves nothing: whoever waits for
+    /// compaction wants the newest one to take part.
+    fn leave_segment(&self) -> Result<()> {
+        self.log.seal()?;
+        let reservation = self.log.reserve(REMAP_BYTES_MAX)?;
+        self.append_moves(&[], reservation)?.wait()?;
+        Ok(())
     }
 
     /// Gives back files that nobody will need soon.
@@ -202,8 +186,9 @@ impl Inner {
         }
         survivors.sort_by_key(|survivor| (survivor.class, survivor.slot));
         self.sample(&survivors)?;
-        let mut full = Vec::new();
-        let written = self.write_out(compactor, survivors, pace, &mut full);
+        let mut packing = Packing::new(self, compactor, pace);
+        let written = packing.write_out(survivors);
+        let full = std::mem::take(&mut packing.full);
         let moved = written.and_then(|written| {
             // The packs are named from here on, so that what is said to lie there is found.
             self.checkpoint(false)?;
@@ -221,207 +206,6 @@ impl Inner {
         report.objects += objects;
         report.bytes += bytes;
         Ok(())
-    }
-
-    /// What is live in a segment. `chained` has the objects with deltas that were met: a round moves each
-    /// version once, or replay could not tell which of two moves counts.
-    fn collect(
-        &self,
-        segment: &Arc<Segment>,
-        survivors: &mut Vec<Survivor>,
-        chained: &mut HashSet<Slot>,
-    ) {
-        for batch in self.log.batches(segment, 0) {
-            // What cannot be read stays where it is, and keeps its segment.
-            let Ok(batch) = batch else { return };
-            for record in batch.records() {
-                let Some((kind, header, entry)) = self.live_version(&record) else {
-                    continue;
-                };
-                let whole = header.depth == 0 && entry.head == record.lsn;
-                if !whole && !chained.insert(header.slot) {
-                    continue;
-                }
-                let copy = || Whole {
-                    entry,
-                    kind,
-                    body: record.body.to_vec(),
-                };
-                survivors.push(Survivor {
-                    class: header.class,
-                    slot: header.slot,
-                    copy: whole.then(copy),
-                });
-            }
-        }
-    }
-
-    /// The kind, the header, and the object's entry, if the record is a version that is live.
-    fn live_version(&self, record: &RecordView<'_>) -> Option<(Kind, Header, Entry)> {
-        let of_object = |kind: &Kind| matches!(kind, Kind::Image | Kind::Delta | Kind::Erase);
-        let kind = Kind::from_u8(record.kind).filter(of_object)?;
-        let header = Header::decode(&mut Reader::new(record.body))?;
-        // An entry that is damaged keeps what it may lead to.
-        let entry = self.index.newest(header.slot).unwrap_or(None)?;
-        is_live(&header, record.lsn, &entry).then_some((kind, header, entry))
-    }
-
-    /// Writes survivors to packs, durably. Adds the packs that are full to `full`.
-    fn write_out(
-        &self,
-        compactor: &mut Compactor,
-        survivors: Vec<Survivor>,
-        pace: Pace,
-        full: &mut Vec<u32>,
-    ) -> Result<Vec<Written>> {
-        let mut written = Vec::with_capacity(survivors.len());
-        let mut since_break = 0;
-        for Survivor { slot, copy, .. } in survivors {
-            let (whole, chained) = match copy {
-                Some(whole) => (self.recode(whole)?, None),
-                None => match self.image_of(slot)? {
-                    Some((whole, id)) => (whole, Some(id)),
-                    None => continue,
-                },
-            };
-            let Whole { entry, kind, body } = whole;
-            let pack = self.pack_for(compactor, body.len(), full)?;
-            let appended = pack.append(kind as u8, 0, &body);
-            let (lsn, bytes) = self.or_stop(appended)?;
-            since_break += u64::from(bytes);
-            if pace == Pace::Background && since_break >= BREAK_BYTES {
-                self.take_a_break(std::mem::take(&mut since_break));
-                if self.upkeep.is_stopping() {
-                    return Err(dovehouse_wal::Error::Closed.into());
-                }
-            }
-            written.push(Written {
-                slot,
-                from: entry,
-                to: Place { lsn, bytes },
-                chained,
-            });
-        }
-        if let Some(pack) = &mut compactor.pack {
-            let flushed = pack.flush();
-            self.or_stop(flushed)?;
-        }
-        Ok(written)
-    }
-
-    /// The version with its state stored with its class's present dictionary, if that makes it smaller.
-    fn recode(&self, whole: Whole) -> Result<Whole> {
-        let class = whole.entry.class;
-        let Some(dictionary) = self.or_stop(self.dictionaries.current(class))? else {
-            return Ok(whole);
-        };
-        let stored = stored_state(&whole.body).filter(|_| whole.kind == Kind::Image);
-        let Some(stored) = stored.filter(|stored| stored.dictionary != dictionary.number) else {
-            return Ok(whole);
-        };
-        // What cannot be opened is moved as it is.
-        let find = |number| self.dictionaries.find(number);
-        let Some(state) = stored.open(find).unwrap_or(None) else {
-            return Ok(whole);
-        };
-        let recoded = recode_image(&whole.body, &self.store_state(class, &state)?);
-        let smaller = recoded.filter(|body| body.len() < whole.body.len());
-        Ok(match smaller {
-            Some(body) => Whole { body, ..whole },
-            None => whole,
-        })
-    }
-
-    /// Shows states of classes that need a dictionary, so that their survivors are the first to use it.
-    fn sample(&self, survivors: &[Survivor]) -> Result<()> {
-        let training = &self.dictionaries.training;
-        for class in survivors.chunk_by(|a, b| a.class == b.class) {
-            let number = class[0].class;
-            let dictionary = self.or_stop(self.dictionaries.current(number))?;
-            if dictionary
-                .as_ref()
-                .is_some_and(|dictionary| dictionary.is_trained)
-            {
-                continue;
-            }
-            let whole = class.iter().filter_map(|survivor| survivor.copy.as_ref());
-            for whole in whole.filter(|whole| whole.kind == Kind::Image) {
-                if !training.wants(number) {
-                    break;
-                }
-                let find = |number| self.dictionaries.find(number);
-                let stored = stored_state(&whole.body);
-                let state = stored.and_then(|stored| stored.open(find).unwrap_or(None));
-                if let Some(state) = state {
-                    training.show(number, &state, whole.body.len(), dictionary.as_deref());
-                }
-            }
-        }
-        self.make_dictionaries()
-    }
-
-    /// A pack with room for a record.
-    fn pack_for<'a>(
-        &self,
-        compactor: &'a mut Compactor,
-        body_bytes: usize,
-        full: &mut Vec<u32>,
-    ) -> Result<&'a mut Pack> {
-        if let Some(pack) = &mut compactor.pack
-            && !pack.has_room(body_bytes)
-        {
-            let flushed = pack.flush();
-            self.or_stop(flushed)?;
-            full.push(pack.segno());
-            compactor.pack = None;
-        }
-        if compactor.pack.is_none() {
-            // Between checkpoints, so that none takes the empty pack for a dead one.
-            let _between_checkpoints = self.reclaim.lock();
-            let pack = self.log.begin_pack()?;
-            self.filling.lock().insert(pack.segno());
-            compactor.pack = Some(pack);
-        }
-        Ok(compactor.pack.as_mut().expect("there is one now"))
-    }
-
-    /// The object in a slot as one record, if its newest version is durable.
-    fn image_of(&self, slot: Slot) -> Result<Option<(Whole, ObjectId)>> {
-        let entry = match self.index.overlay.get(slot) {
-            Some(cell) => {
-                let durable = cell.durable(self.log.durable());
-                durable.filter(|durable| cell.newest() == Some(*durable))
-            }
-            None => self.index.slots.get(slot)?,
-        };
-        let Some(entry) = entry else { return Ok(None) };
-        // An object that cannot be read keeps its records where they are.
-        let Some(loaded) = self.load(slot, &entry).unwrap_or(None) else {
-            return Ok(None);
-        };
-        let header = Header {
-            slot,
-            generation: entry.generation,
-            seq: entry.seq,
-            class: entry.class,
-            depth: 0,
-        };
-        let (kind, body) = if entry.erased {
-            (Kind::Erase, encode_erase(&header, loaded.id))
-        } else {
-            let name = loaded.name.as_deref();
-            let state = encode_state(&loaded.state);
-            let body = encode_image(
-                &header,
-                loaded.id,
-                name,
-                loaded.written_ms,
-                &loaded.state,
-                &self.store_state(entry.class, &state)?,
-            );
-            (Kind::Image, body)
-        };
-        Ok(Some((Whole { entry, kind, body }, loaded.id)))
     }
 
     /// Says where everything lies now, and waits until that is durable.

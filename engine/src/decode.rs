@@ -4,6 +4,7 @@ use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{Lsn, RecordView};
 
 use crate::codec::Stored;
+use crate::group::decode_members;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::record::{self, Header, Kind, Meta, Operation};
 use crate::remap::{Moved, decode_remap};
@@ -24,6 +25,15 @@ pub enum Decoded {
         /// The dictionary that it is compressed with; 0 is none.
         dictionary: u32,
         /// The state's size before compression.
+        state_bytes: u64,
+    },
+    /// Several objects' whole states.
+    Group {
+        /// Their headers and ids.
+        members: Vec<(Header, ObjectId)>,
+        /// The dictionary that they are compressed with; 0 is none.
+        dictionary: u32,
+        /// The size of all states, with what is said of them, before compression.
         state_bytes: u64,
     },
     /// A change on top of the record before it.
@@ -116,6 +126,7 @@ impl Decoded {
             Some(Kind::Erase) => erase(reader),
             Some(Kind::Class) => class(reader),
             Some(Kind::Remap) => remap(reader),
+            Some(Kind::Group) => group(reader),
             _ => Some(Decoded::Other),
         };
         decoded.unwrap_or(Decoded::Malformed)
@@ -179,6 +190,15 @@ fn remap(mut reader: Reader<'_>) -> Option<Decoded> {
         bytes: moved.to.bytes,
     };
     Some(Decoded::Remap(moves.into_iter().map(relocation).collect()))
+}
+
+fn group(mut reader: Reader<'_>) -> Option<Decoded> {
+    let (members, stored) = decode_members(&mut reader)?;
+    Some(Decoded::Group {
+        members,
+        dictionary: stored.dictionary,
+        state_bytes: stored.state_bytes as u64,
+    })
 }
 
 fn class(mut reader: Reader<'_>) -> Option<Decoded> {

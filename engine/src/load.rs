@@ -5,6 +5,7 @@ use dovehouse_wal::{FRAME_BYTES, Lsn, OwnedRecord};
 
 use crate::engine::Inner;
 use crate::error::{Error, Result};
+use crate::group::{self, Opened};
 use crate::id::{ObjectId, Slot};
 use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
 use crate::slots::Entry;
@@ -29,11 +30,24 @@ pub(crate) struct Loaded {
 struct Link {
     record: OwnedRecord,
     kind: Kind,
-    /// Where the payload starts in the body.
+    /// Where the payload starts in the body; a group is all payload.
     payload: usize,
 }
 
+/// A record is read with as much of what follows it: most are smaller, and a page is read anyway.
+const READ_BYTES_MIN: usize = 2048;
+
 impl Link {
+    /// What the record takes, or the object's share of it.
+    fn stored_bytes(&self) -> u32 {
+        let bytes = FRAME_BYTES + self.record.body.len();
+        let members = match self.kind {
+            Kind::Group => group::headers(&self.record.body).map_or(1, |headers| headers.len()),
+            _ => 1,
+        };
+        (bytes / members.max(1)) as u32
+    }
+
     fn payload(&self) -> Reader<'_> {
         Reader::new(&self.record.body[self.payload..])
     }
@@ -48,14 +62,8 @@ impl Inner {
         };
         let malformed = |link: &Link| malformed(slot, link.record.lsn);
         let (base, deltas) = chain.split_last().expect("a chain has its head");
-        let mut payload = base.payload();
-        let (meta, mut state) = if base.kind == Kind::Erase {
-            let id = decode_erase(&mut payload).ok_or_else(|| malformed(base))?;
-            (Meta::erased(id), State::default())
-        } else {
-            let decoded = decode_image(&mut payload, |number| self.dictionaries.find(number))?;
-            decoded.ok_or_else(|| malformed(base))?
-        };
+        let decoded = self.decode_base(base, slot)?;
+        let (meta, mut state) = decoded.ok_or_else(|| malformed(base))?;
         for delta in deltas.iter().rev() {
             apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
         }
@@ -63,10 +71,10 @@ impl Inner {
             .iter()
             .map(|delta| delta.record.body.len() as u64)
             .sum();
-        let image_bytes = base.record.body.len() as u64;
+        let image_bytes = u64::from(base.stored_bytes());
         let below = chain[1..].iter().map(|link| Extent {
             segno: link.record.lsn.segno(),
-            bytes: (FRAME_BYTES + link.record.body.len()) as u32,
+            bytes: link.stored_bytes(),
         });
         Ok(Some(Loaded {
             id: meta.id,
@@ -86,17 +94,35 @@ impl Inner {
         };
         let base = chain.last().expect("a chain has its head");
         let meta = match base.kind {
-            Kind::Erase => decode_erase(&mut base.payload()).map(Meta::erased),
-            _ => Meta::decode(&mut base.payload()),
+            Kind::Image => Meta::decode(&mut base.payload()),
+            _ => self.decode_base(base, slot)?.map(|(meta, _)| meta),
         };
         meta.ok_or_else(|| malformed(slot, base.record.lsn))
             .map(Some)
     }
 
+    /// The meta and the state in the record at the base; `Ok(None)` is damage.
+    fn decode_base(&self, base: &Link, slot: Slot) -> Result<Option<(Meta, State)>> {
+        let find = |number| self.dictionaries.find(number);
+        let mut payload = base.payload();
+        match base.kind {
+            Kind::Erase => {
+                let id = decode_erase(&mut payload);
+                Ok(id.map(|id| (Meta::erased(id), State::default())))
+            }
+            Kind::Group => {
+                let opened = Opened::of(payload.rest(), find)?;
+                Ok(opened.and_then(|opened| opened.state(slot)))
+            }
+            _ => decode_image(&mut payload, find),
+        }
+    }
+
     /// The records from the head down to the image or erase at the base.
     fn read_chain(&self, slot: Slot, entry: &Entry) -> Result<Option<Vec<Link>>> {
         let mut chain = Vec::with_capacity(usize::from(entry.depth) + 1);
-        let (mut at, mut hint) = (entry.head, entry.bytes as usize);
+        let mut at = entry.head;
+        let hint = (entry.bytes as usize).max(READ_BYTES_MIN);
         for depth in (0..=entry.depth).rev() {
             let Some(record) = self.log.read(at, hint)? else {
                 return Ok(None);
@@ -105,7 +131,6 @@ impl Inner {
             let link =
                 check_link(record, slot, entry, seq, depth).ok_or_else(|| malformed(slot, at))?;
             at = link.record.link;
-            hint = 0;
             chain.push(link);
         }
         Ok(Some(chain))
@@ -114,8 +139,15 @@ impl Inner {
 
 /// Whether a record is the one that a chain has at this depth.
 fn check_link(record: OwnedRecord, slot: Slot, entry: &Entry, seq: u64, depth: u8) -> Option<Link> {
+    let kind = Kind::from_u8(record.kind)?;
     let mut reader = Reader::new(&record.body);
-    let header = Header::decode(&mut reader)?;
+    let header = match kind {
+        Kind::Group => {
+            let headers = group::headers(&record.body)?;
+            headers.into_iter().find(|header| header.slot == slot)?
+        }
+        _ => Header::decode(&mut reader)?,
+    };
     let expected = Header {
         slot,
         generation: entry.generation,
@@ -123,12 +155,12 @@ fn check_link(record: OwnedRecord, slot: Slot, entry: &Entry, seq: u64, depth: u
         class: entry.class,
         depth,
     };
-    let kind = Kind::from_u8(record.kind)?;
     let fits = match kind {
-        Kind::Image | Kind::Erase => depth == 0,
+        Kind::Image | Kind::Erase | Kind::Group => depth == 0,
         Kind::Delta => depth > 0,
         _ => false,
     };
+    // A group's members were looked up apart: here it is all payload.
     let payload = record.body.len() - reader.rest().len();
     (header == expected && fits).then_some(Link {
         record,

@@ -86,7 +86,7 @@ impl<'a> Change<'a> {
 }
 
 /// `(skip, length, bytes)` for each stretch that differs.
-fn encode_ranges(old: &[u8], new: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_ranges(old: &[u8], new: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut done = 0;
     while let Some(start) = first_difference(old, new, done) {
@@ -111,7 +111,7 @@ fn first_difference(old: &[u8], new: &[u8], from: usize) -> Option<usize> {
     (at..old.len()).find(|at| old[*at] != new[*at])
 }
 
-fn decode_ranges(body: &[u8], old: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_ranges(body: &[u8], old: &[u8]) -> Option<Vec<u8>> {
     let mut page = old.to_vec();
     let mut reader = Reader::new(body);
     let mut at = 0usize;

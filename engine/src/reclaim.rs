@@ -12,7 +12,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, RecordView, Segment, Teeth};
 
 use crate::error::Result;
@@ -20,6 +19,7 @@ use crate::id::Slot;
 use crate::liveness::is_live;
 use crate::record::{Header, Kind};
 use crate::slots::{Entry, SlotTable};
+use crate::survivors::versions;
 
 type Log = dovehouse_wal::Log<crate::index::Index>;
 
@@ -102,15 +102,13 @@ fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
     match Kind::from_u8(record.kind) {
         // The checkpoint's payload holds all classes, and its index all moves.
         Some(Kind::Class | Kind::Remap) => None,
-        Some(Kind::Image | Kind::Delta | Kind::Erase) => {
-            match Header::decode(&mut Reader::new(record.body)) {
-                Some(header) if lives(&header, record.lsn, slots) => {
-                    Some(Witness::Object(header, record.lsn))
-                }
-                Some(_) => None,
-                None => Some(Witness::Unknown),
-            }
-        }
+        Some(Kind::Image | Kind::Delta | Kind::Erase | Kind::Group) => match versions(record) {
+            Some((_, headers)) => headers
+                .into_iter()
+                .find(|header| lives(header, record.lsn, slots))
+                .map(|header| Witness::Object(header, record.lsn)),
+            None => Some(Witness::Unknown),
+        },
         _ if record.flags & FLAG_SKIPPABLE != 0 => None,
         _ => Some(Witness::Unknown),
     }

@@ -8,6 +8,7 @@
 //! ERASE   = id: the object has no state (depth 0)
 //! CLASS   = number varint · tenant · name: belongs to no object
 //! REMAP   = see `remap.rs`: belongs to no object
+//! GROUP   = see `group.rs`: belongs to several
 //! ```
 //! See `docs/format/` for the fields and for the kinds that are reserved.
 
@@ -56,6 +57,8 @@ pub enum Kind {
     Pin = 13,
     /// The object and its history are gone (reserved).
     Purge = 14,
+    /// Several objects' whole states, in a pack.
+    Group = 15,
 }
 
 impl Kind {
@@ -77,6 +80,7 @@ impl Kind {
             Reference,
             Pin,
             Purge,
+            Group,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -146,8 +150,25 @@ const HAS_PAGES: u8 = 4;
 pub(crate) const IMAGE_OVERHEAD_MAX: usize = 2048;
 
 impl Meta {
+    /// What an image says of a state.
+    fn of(id: ObjectId, name: Option<&str>, written_ms: u64, state: &State) -> Self {
+        Meta {
+            id,
+            name: name.map(str::to_owned),
+            written_ms,
+            alarms: state.alarms.clone(),
+            kv_count: state.kv.len() as u64,
+            kv_bytes: state.kv_bytes() as u64,
+            page_count: state.pages.len() as u64,
+        }
+    }
+
     fn encode(&self, body: &mut Vec<u8>) {
         body.extend_from_slice(self.id.as_bytes());
+        self.encode_without_id(body);
+    }
+
+    fn encode_without_id(&self, body: &mut Vec<u8>) {
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         body.push(
             flag(self.name.is_some(), NAMED)
@@ -172,6 +193,10 @@ impl Meta {
     /// Takes an image's meta off its body, after the header.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let id = ObjectId::from_bytes(reader.array()?);
+        Self::decode_without_id(reader, id)
+    }
+
+    pub(crate) fn decode_without_id(reader: &mut Reader<'_>, id: ObjectId) -> Option<Self> {
         let flags = reader.u8()?;
         let name = match flags & NAMED {
             0 => None,
@@ -240,39 +265,33 @@ pub(crate) fn encode_image(
 ) -> Vec<u8> {
     let mut body = Vec::new();
     header.encode(&mut body);
-    let meta = Meta {
-        id,
-        name: name.map(str::to_owned),
-        written_ms,
-        alarms: state.alarms.clone(),
-        kv_count: state.kv.len() as u64,
-        kv_bytes: state.kv_bytes() as u64,
-        page_count: state.pages.len() as u64,
-    };
-    meta.encode(&mut body);
+    Meta::of(id, name, written_ms, state).encode(&mut body);
     stored.encode(&mut body);
     body
 }
 
-/// The same image, its state stored in another way.
-pub(crate) fn recode_image(image: &[u8], stored: &Stored<'_>) -> Option<Vec<u8>> {
-    let mut reader = Reader::new(image);
-    Header::decode(&mut reader)?;
-    Meta::decode(&mut reader)?;
-    let mut body = image[..image.len() - reader.rest().len()].to_vec();
-    stored.encode(&mut body);
-    Some(body)
+/// What a group holds of an object besides its header and id: the rest of the meta, and the state.
+pub(crate) fn encode_content(name: Option<&str>, written_ms: u64, state: &State) -> Vec<u8> {
+    let mut content = Vec::new();
+    let nobody = ObjectId::from_bytes([0; 32]);
+    Meta::of(nobody, name, written_ms, state).encode_without_id(&mut content);
+    content.extend_from_slice(&encode_state(state));
+    content
 }
 
-/// The state in an IMAGE record's body, as it is stored.
-pub(crate) fn stored_state<'a>(image: &'a [u8]) -> Option<Stored<'a>> {
+/// The header, the id, the rest of the meta as it is, and the state as it is stored, of an IMAGE record's
+/// body; `None` is damage.
+pub(crate) fn split_image(image: &[u8]) -> Option<(Header, ObjectId, &[u8], Stored<'_>)> {
     let mut reader = Reader::new(image);
-    Header::decode(&mut reader)?;
-    Meta::decode(&mut reader)?;
-    Stored::decode(&mut reader)
+    let header = Header::decode(&mut reader)?;
+    let id = ObjectId::from_bytes(reader.array()?);
+    let from = image.len() - reader.rest().len();
+    Meta::decode_without_id(&mut reader, id)?;
+    let meta = &image[from..image.len() - reader.rest().len()];
+    Some((header, id, meta, Stored::decode(&mut reader)?))
 }
 
-/// The sorted keys with their values, then the pages; zero pages take a byte.
+/// The sorted keys with their values, then the pages.
 pub(crate) fn encode_state(state: &State) -> Vec<u8> {
     let mut raw = Vec::with_capacity(state.bytes() + state.pages.len() + 8 * state.kv.len());
     for (key, value) in &state.kv {
@@ -280,10 +299,32 @@ pub(crate) fn encode_state(state: &State) -> Vec<u8> {
         raw.put_prefixed(value);
     }
     for page in &state.pages {
-        raw.push(u8::from(page.is_some()));
-        raw.extend_from_slice(page.as_deref().unwrap_or_default());
+        encode_page(page.as_deref(), &mut raw);
     }
     raw
+}
+
+/// How a page stands in a state.
+mod page {
+    pub(super) const ZERO: u8 = 0;
+    pub(super) const FULL: u8 = 1;
+    pub(super) const RANGES: u8 = 2;
+}
+
+/// Pages of a small database are mostly zeros: what is not takes less space, and less time to compress.
+fn encode_page(page: Option<&[u8]>, raw: &mut Vec<u8>) {
+    let Some(page) = page else {
+        raw.push(page::ZERO);
+        return;
+    };
+    let ranges = page_diff::encode_ranges(&[0; PAGE_BYTES], page);
+    if ranges.len() < PAGE_BYTES / 2 {
+        raw.push(page::RANGES);
+        raw.put_prefixed(&ranges);
+    } else {
+        raw.push(page::FULL);
+        raw.extend_from_slice(page);
+    }
 }
 
 /// The meta and the state of an IMAGE record's body, after its header; `Ok(None)` is damage. `find` gives
@@ -305,7 +346,7 @@ pub(crate) fn decode_image(
     Ok(Some((meta, state)))
 }
 
-fn decode_state(raw: &[u8], meta: &Meta) -> Option<State> {
+pub(crate) fn decode_state(raw: &[u8], meta: &Meta) -> Option<State> {
     let mut reader = Reader::new(raw);
     let mut state = State::default();
     for _ in 0..meta.kv_count {
@@ -314,8 +355,12 @@ fn decode_state(raw: &[u8], meta: &Meta) -> Option<State> {
     }
     for _ in 0..meta.page_count {
         let page = match reader.u8()? {
-            0 => None,
-            1 => Some(Arc::from(reader.take(PAGE_BYTES)?)),
+            page::ZERO => None,
+            page::FULL => Some(Arc::from(reader.take(PAGE_BYTES)?)),
+            page::RANGES => {
+                let ranges = reader.prefixed()?;
+                Some(page_diff::decode_ranges(ranges, &[0; PAGE_BYTES])?.into())
+            }
             _ => return None,
         };
         state.pages.push(page);

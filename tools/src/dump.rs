@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dovehouse_engine::wal::{Batch, RecordView, Role, Segment};
-use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, Relocation};
+use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, ObjectId, Relocation};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -203,6 +203,19 @@ fn print_record(record: &RecordView<'_>) -> Result<(), Failure> {
         } => {
             output::print(format!("{start}CLASS {}: {tenant:?} {name:?}", class.get()))?;
         }
+        Decoded::Group {
+            members,
+            dictionary,
+            state_bytes,
+        } => {
+            output::print(format!(
+                "{start}GROUP of {}, {state_bytes} bytes compressed with dictionary {dictionary}",
+                members.len()
+            ))?;
+            for (header, id) in &members {
+                output::print(format!("      {}, id {id}", object(header)))?;
+            }
+        }
         Decoded::Remap(moves) => {
             output::print(format!("{start}REMAP"))?;
             for moved in &moves {
@@ -341,6 +354,14 @@ fn record_json(record: &RecordView<'_>) -> Value {
             document["class"] = json!(class.get());
             document["class_name"] = json!(name);
             document["tenant"] = json!(tenant);
+        }
+        Decoded::Group { members, .. } => {
+            let member = |(header, id): &(Header, ObjectId)| {
+                json!({"slot": header.slot.get(), "generation": header.generation,
+                    "seq": header.seq, "id": id.to_string()})
+            };
+            document["name"] = json!("GROUP");
+            document["members"] = members.iter().map(member).collect();
         }
         Decoded::Remap(moves) => {
             document["name"] = json!("REMAP");

@@ -99,6 +99,12 @@ impl Layout {
         self.active = Some(active);
     }
 
+    /// Lets go of the active segment, if it has batches.
+    pub(crate) fn seal(&mut self) -> bool {
+        let has_batches = |active: &mut Active| active.next_number > 1;
+        self.active.take_if(has_batches).is_some()
+    }
+
     /// Bytes left in the active segment.
     pub(crate) fn remaining(&self, segment_bytes: u64) -> u64 {
         self.active

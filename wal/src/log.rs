@@ -317,6 +317,19 @@ impl<L: Ledger> Log<L> {
         Ok(())
     }
 
+    /// Ends the segment that is being written, if there is something in it: the next batch begins another.
+    /// What was promised stays promised: if there is no room for that, nothing happens.
+    pub fn seal(&self) -> Result<()> {
+        self.writable()?;
+        let inner = &self.inner;
+        let mut layout = inner.layout.lock();
+        let unused = inner.room.usable(layout.remaining(inner.segment_bytes));
+        if inner.room.give_up(unused) && !layout.seal() {
+            inner.room.consume(0, unused, false);
+        }
+        Ok(())
+    }
+
     /// Gives free segment files back to the file system, all but `keep` of them. Returns how many.
     pub fn trim(&self, keep: usize) -> Result<usize> {
         self.writable()?;

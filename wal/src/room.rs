@@ -88,6 +88,17 @@ impl Room {
         (reserved <= self.available.load(Ordering::Acquire)).then_some(reservation)
     }
 
+    /// Takes bytes out of what can be promised, if they are not promised.
+    pub(crate) fn give_up(&self, bytes: i64) -> bool {
+        self.available.fetch_sub(bytes, Ordering::AcqRel);
+        // Looked at afterwards: what was promised meanwhile counts.
+        let unpromised = self.left() >= 0;
+        if !unpromised {
+            self.available.fetch_add(bytes, Ordering::AcqRel);
+        }
+        unpromised
+    }
+
     /// Takes a free file out of what can be promised, if another one stays.
     pub(crate) fn spare_segment(&self) -> bool {
         let usable = self.usable(self.segment_bytes - BLOCK_BYTES);

@@ -1,0 +1,126 @@
+//! What is live in the victims of compaction.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use dovehouse_wal::bytes::Reader;
+use dovehouse_wal::{Lsn, RecordView, Segment};
+
+use crate::engine::Inner;
+use crate::error::Result;
+use crate::group;
+use crate::id::{ClassId, Slot};
+use crate::liveness::is_live;
+use crate::record::{Header, Kind, split_image};
+use crate::slots::Entry;
+
+/// A version that is to be moved.
+pub(crate) struct Survivor {
+    pub(crate) class: ClassId,
+    pub(crate) slot: Slot,
+    pub(crate) content: Content,
+}
+
+/// Where a survivor's content is.
+pub(crate) enum Content {
+    /// In a record of its own: its body.
+    Record(Kind, Entry, Vec<u8>),
+    /// In a group: the body of that.
+    Member(Entry, Arc<[u8]>),
+    /// In several records: the object is to be read.
+    Chain,
+}
+
+/// The versions that a record holds; `None` if it is none of objects, or damaged.
+pub(crate) fn versions(record: &RecordView<'_>) -> Option<(Kind, Vec<Header>)> {
+    let kind = Kind::from_u8(record.kind)?;
+    let headers = match kind {
+        Kind::Image | Kind::Delta | Kind::Erase => {
+            vec![Header::decode(&mut Reader::new(record.body))?]
+        }
+        Kind::Group => group::headers(record.body)?,
+        _ => return None,
+    };
+    Some((kind, headers))
+}
+
+impl Inner {
+    /// What is live in a segment. `chained` has the objects with deltas that were met: a round moves each
+    /// version once, or replay could not tell which of two moves counts.
+    pub(crate) fn collect(
+        &self,
+        segment: &Arc<Segment>,
+        survivors: &mut Vec<Survivor>,
+        chained: &mut HashSet<Slot>,
+    ) {
+        for batch in self.log.batches(segment, 0) {
+            // What cannot be read stays where it is, and keeps its segment.
+            let Ok(batch) = batch else { return };
+            for record in batch.records() {
+                let Some((kind, headers)) = versions(&record) else {
+                    continue;
+                };
+                let mut shared: Option<Arc<[u8]>> = None;
+                for header in headers {
+                    let Some(entry) = self.live_entry(&header, record.lsn) else {
+                        continue;
+                    };
+                    let whole = header.depth == 0 && entry.head == record.lsn;
+                    if !whole && !chained.insert(header.slot) {
+                        continue;
+                    }
+                    let content = match kind {
+                        _ if !whole => Content::Chain,
+                        Kind::Group => {
+                            let body = shared.get_or_insert_with(|| record.body.into());
+                            Content::Member(entry, body.clone())
+                        }
+                        _ => Content::Record(kind, entry, record.body.to_vec()),
+                    };
+                    survivors.push(Survivor {
+                        class: header.class,
+                        slot: header.slot,
+                        content,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The object's entry, if the version with this header is live.
+    fn live_entry(&self, header: &Header, at: Lsn) -> Option<Entry> {
+        // An entry that is damaged keeps what it may lead to.
+        let entry = self.index.newest(header.slot).unwrap_or(None)?;
+        is_live(header, at, &entry).then_some(entry)
+    }
+
+    /// Shows states of classes that need a dictionary, so that their survivors are the first to use it.
+    pub(crate) fn sample(&self, survivors: &[Survivor]) -> Result<()> {
+        let training = &self.dictionaries.training;
+        for of_class in survivors.chunk_by(|a, b| a.class == b.class) {
+            let class = of_class[0].class;
+            let dictionary = self.or_stop(self.dictionaries.current(class))?;
+            if dictionary
+                .as_ref()
+                .is_some_and(|dictionary| dictionary.is_trained)
+            {
+                continue;
+            }
+            for survivor in of_class {
+                let Content::Record(Kind::Image, _, body) = &survivor.content else {
+                    continue;
+                };
+                if !training.wants(class) {
+                    break;
+                }
+                let stored = split_image(body).map(|(_, _, _, stored)| stored);
+                let find = |number| self.dictionaries.find(number);
+                let state = stored.and_then(|stored| stored.open(find).unwrap_or(None));
+                if let Some(state) = state {
+                    training.show(class, &state, body.len(), dictionary.as_deref());
+                }
+            }
+        }
+        self.make_dictionaries()
+    }
+}
