@@ -8,7 +8,9 @@
 //! 6. Name P in SUPER, together with the payload.
 //! 7. Drop the overlay entries that still equal their copies.
 //!
-//! A failure at any step stops the log: what is on disk is still the checkpoint before.
+//! A failure at any step stops the log: what is on disk is still the checkpoint before. But not for a
+//! full disk: index files and the manifest may have to grow where space is to be freed, so a free
+//! segment file is given back for that.
 
 use dovehouse_wal::{Flaw, Lsn};
 
@@ -27,6 +29,19 @@ pub struct CheckpointReport {
 
 impl Inner {
     pub(crate) fn checkpoint(&self, clean: bool) -> Result<CheckpointReport> {
+        match self.try_checkpoint(clean) {
+            Err(error) if error.is_full() && self.give_back()? => self.try_checkpoint(clean),
+            outcome => outcome,
+        }
+    }
+
+    /// Gives a free segment file back to the file system, if one can be spared.
+    fn give_back(&self) -> Result<bool> {
+        let free = self.log.stats().free_segments;
+        Ok(free > 0 && self.log.trim(free - 1)? > 0)
+    }
+
+    fn try_checkpoint(&self, clean: bool) -> Result<CheckpointReport> {
         // A log that has stopped has nothing to add to the last checkpoint, and after a close the files
         // may be another process's.
         self.log.writable()?;
@@ -67,6 +82,7 @@ impl Inner {
                 self.upkeep
                     .checkpointed(self.log.log_bytes(), self.fs.now_ms());
             }
+            Err(error) if error.is_full() => {}
             Err(crate::error::Error::Log(error)) => self.log.poison(error),
             Err(other) => self.log.poison(&dovehouse_wal::Error::Poisoned {
                 cause: other.to_string(),

@@ -16,18 +16,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovehouse_wal::{Pack, Record, Reservation, Segment, Ticket};
+use dovehouse_wal::{Claim, Pack, Record, Reservation, Segment, Ticket};
 
 use crate::engine::{Engine, Inner};
 use crate::error::Result;
 use crate::index::{Move, Note};
-use crate::packing::{Packing, Written};
+use crate::packing::{Chained, Packing, Written};
 use crate::record::Kind;
 use crate::remap::{Moved, encode_remap};
 use crate::stats::add;
 
-/// Free segment files that stay, for the log and for the next packs; and which part of all files.
-const FREE_FILES_MIN: usize = 3;
+/// Free segment files that stay beside the reserve, for the log and for the next packs; and which part
+/// of all files.
+const FREE_FILES_MIN: usize = 1;
 const FREE_FILES_PART: usize = 20;
 
 /// Moves in one REMAP record.
@@ -66,6 +67,8 @@ pub struct SegmentUsage {
 pub(crate) enum Pace {
     /// Somebody waits: on until nothing is worth it.
     Now,
+    /// The disk is full, and somebody waits: until a segment is free.
+    Pressed,
     /// Takes breaks, ends when not much is dead any more, or when the engine closes.
     Background,
 }
@@ -110,7 +113,7 @@ impl Engine {
 
     /// Every segment with its live bytes, oldest first.
     pub fn segment_usage(&self) -> Vec<SegmentUsage> {
-        let victims = self.inner.worth_compacting(&HashSet::new());
+        let victims = self.inner.worth_compacting(&HashSet::new(), Pace::Now);
         let usage = |segment: Arc<Segment>| SegmentUsage {
             live_bytes: self.inner.index.usage.live_bytes(segment.segno),
             is_victim: victims.iter().any(|victim| victim.segno == segment.segno),
@@ -132,11 +135,22 @@ impl Inner {
             freed_segments: self.checkpoint(false)?.freed_segments,
             ..CompactReport::default()
         };
+        let free_before = self.log.stats().free_segments;
+        // On a full disk any segment is worth it, new packs too: enough when all were tried.
+        let mut rounds_left = self.log.segments().len();
         let mut tried = HashSet::new();
-        let mut newest_takes_part = pace == Pace::Background;
+        let mut newest_takes_part = pace != Pace::Now;
         loop {
-            let victims = self.victims(&tried);
-            let enough = pace == Pace::Background && !self.is_much_dead();
+            let victims = self.victims(&tried, pace, compactor.pack.as_ref());
+            let enough = match pace {
+                Pace::Now => false,
+                // Emptying a segment fills a part of another.
+                Pace::Pressed => {
+                    rounds_left = rounds_left.saturating_sub(1);
+                    rounds_left == 0 || self.log.stats().free_segments > free_before
+                }
+                Pace::Background => !self.is_much_dead(),
+            };
             if victims.is_empty() && !newest_takes_part {
                 newest_takes_part = true;
                 self.leave_segment()?;
@@ -159,14 +173,15 @@ impl Inner {
     /// compaction wants the newest one to take part.
     fn leave_segment(&self) -> Result<()> {
         self.log.seal()?;
-        let reservation = self.log.reserve(REMAP_BYTES_MAX)?;
+        let reservation = self.log.reserve(REMAP_BYTES_MAX, Claim::Relocation)?;
         self.append_moves(&[], reservation)?.wait()?;
         Ok(())
     }
 
     /// Gives back files that nobody will need soon.
     fn trim(&self) -> Result<()> {
-        let keep = FREE_FILES_MIN.max(self.log.stats().segment_files / FREE_FILES_PART);
+        let spare = FREE_FILES_MIN.max(self.log.stats().segment_files / FREE_FILES_PART);
+        let keep = self.log.reserve_segments() + spare;
         self.log.trim(keep)?;
         Ok(())
     }
@@ -226,16 +241,31 @@ impl Inner {
             .partition(|written| written.chained.is_none());
         for moves in plain.chunk_by(|a, b| a.to.lsn.segno() == b.to.lsn.segno()) {
             for moves in moves.chunks(MOVES_MAX) {
-                let reservation = self.log.reserve(REMAP_BYTES_MAX)?;
+                let reservation = self.reserve_move(moving)?;
                 moving.count(moves, self.append_moves(moves, reservation)?);
             }
         }
         for written in &chained {
-            if let Some(ticket) = self.move_sleeping(written)? {
+            let reservation = self.reserve_move(moving)?;
+            if let Some(ticket) = self.move_sleeping(written, reservation)? {
                 moving.count(std::slice::from_ref(written), ticket);
             }
         }
         Ok(())
+    }
+
+    /// Room for a REMAP record. Those under way hold more than they will need: with little room left it
+    /// helps to wait for them.
+    fn reserve_move(&self, moving: &mut Moving) -> Result<Reservation> {
+        match self.log.reserve(REMAP_BYTES_MAX, Claim::Relocation) {
+            Err(error) if error.is_full() && moving.last.is_some() => {
+                if let Some(ticket) = moving.last.take() {
+                    ticket.wait()?;
+                }
+                Ok(self.log.reserve(REMAP_BYTES_MAX, Claim::Relocation)?)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     fn append_moves(&self, moves: &[Written], reservation: Reservation) -> Result<Ticket> {
@@ -263,10 +293,9 @@ impl Inner {
     }
 
     /// Moves an object that has deltas, unless it is awake.
-    fn move_sleeping(&self, written: &Written) -> Result<Option<Ticket>> {
-        let id = written.chained.as_ref().expect("it has deltas");
+    fn move_sleeping(&self, written: &Written, reservation: Reservation) -> Result<Option<Ticket>> {
+        let Chained { id, below } = written.chained.as_ref().expect("it has deltas");
         let cell = self.index.cell(written.slot)?;
-        let reservation = self.log.reserve(REMAP_BYTES_MAX)?;
         // Nobody wakes the object while it is moved: whoever comes next waits for the move, and counts
         // its deltas from there.
         let awake = self.awake.lock();
@@ -279,6 +308,7 @@ impl Inner {
             self.index.overlay.release(cell);
             return Ok(None);
         }
+        cell.set_below(written.from.head, below.clone());
         let ticket = self.append_moves(std::slice::from_ref(written), reservation)?;
         cell.set_last_ticket(Some(ticket.clone()));
         Ok(Some(ticket))

@@ -96,7 +96,7 @@ impl Dictionaries {
             .iter()
             .filter_map(|name| dictionary::parse_file_name(name))
             .collect();
-        if access != Access::ReadOnly && !files.is_empty() {
+        if access.writes() && !files.is_empty() {
             fs.sync_dir(&dir)
                 .map_err(|error| dovehouse_wal::Error::io("sync", &dir, error))?;
         }
@@ -302,8 +302,11 @@ impl Inner {
                         .add(self.index.next_dictionary(), class, &content),
                     false => Ok(()),
                 });
-            self.or_stop(made)
-                .inspect_err(|_| self.dictionaries.training.forget(class))?;
+            match self.or_stop(made) {
+                // There will be samples again when there is space.
+                Err(error) if error.is_full() => self.dictionaries.training.forget(class),
+                outcome => outcome?,
+            }
         }
         Ok(())
     }

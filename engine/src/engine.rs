@@ -1,19 +1,20 @@
 //! The engine: one store, its objects, and the threads that keep it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
-use dovehouse_wal::{Access, Drive, Log, Opening, Record, Superblock, Teeth};
-use parking_lot::Mutex;
+use dovehouse_wal::{Access, Claim, Drive, Log, Opening, Record, Replayed, Superblock, Teeth};
+use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::CheckpointReport;
 use crate::classes::DEFAULT_TENANT;
 use crate::compact::Compactor;
 use crate::dictionaries::Dictionaries;
+use crate::doubt::Doubt;
 use crate::error::{Error, Result};
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::Index;
@@ -21,6 +22,7 @@ use crate::object::Object;
 use crate::options::Builder;
 use crate::reclaim::Reclaim;
 use crate::record::{IMAGE_OVERHEAD_MAX, Kind, encode_class};
+use crate::space::Quota;
 use crate::state::STATE_BYTES_MAX;
 use crate::stats::Counters;
 use crate::training::Training;
@@ -70,10 +72,13 @@ pub(crate) struct Inner {
     pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
     pub(crate) dictionaries: Dictionaries,
+    /// Objects that may have lost a commit, in a damaged store.
+    pub(crate) doubt: Doubt,
     pub(crate) counters: Counters,
     pub(crate) teeth: Teeth,
     /// Objects that somebody has a handle of: one writer each.
     pub(crate) awake: Mutex<HashSet<ObjectId>>,
+    pub(crate) quotas: RwLock<HashMap<ClassId, Quota>>,
     pub(crate) read_only: bool,
     /// The most that an object's state may take.
     pub(crate) state_bytes_max: usize,
@@ -91,6 +96,8 @@ impl Engine {
     }
 
     pub(crate) fn open_with(builder: Builder, access: Access) -> Result<Engine> {
+        let may_diagnose = access != Access::Damaged;
+        let again = builder.clone();
         let limits = builder.limits();
         let round_bytes = builder.memory_bytes / 8;
         let training = Training::new(builder.dictionary_states);
@@ -101,7 +108,7 @@ impl Engine {
             ..
         } = builder;
         let (drive, teeth) = (options.drive, options.teeth);
-        let read_only = access == Access::ReadOnly;
+        let read_only = !access.writes();
 
         let opening = Opening::new(fs.clone(), &dir, options, access)?;
         let is_new = opening.payload().is_empty();
@@ -113,10 +120,27 @@ impl Engine {
             opening.payload(),
             teeth,
         )?);
-        let log = opening.recover::<_, Error>(index.clone(), |record, _| {
+        let doubt = Doubt::default();
+        let recovered = opening.recover_replaying::<_, Error>(index.clone(), |replayed| {
             // Until the tail was written back, the index files may be torn where it touches them.
             index.settled.store(false, Ordering::Release);
-            index.replay(record, &dir)
+            match replayed {
+                Replayed::Record(record, _) => {
+                    doubt.clear_by(&record, &index);
+                    index.replay(record, &dir)
+                }
+                Replayed::Hole(hole) => {
+                    let intact = doubt.note(hole, &index);
+                    let mut intact = intact.into_iter();
+                    intact.try_for_each(|record| index.replay(record, &dir))
+                }
+            }
+        });
+        let log = recovered.map_err(|error| match error {
+            Error::Log(cause @ dovehouse_wal::Error::Corrupt { .. }) if may_diagnose => {
+                diagnose(again, cause)
+            }
+            other => other,
         })?;
         if !clean {
             index.settled.store(false, Ordering::Release);
@@ -145,8 +169,10 @@ impl Engine {
             round_bytes,
             upkeep,
             dictionaries,
+            doubt,
             teeth,
             awake: Mutex::default(),
+            quotas: RwLock::default(),
             read_only,
             state_bytes_max,
         });
@@ -173,13 +199,17 @@ impl Engine {
     /// The number of a tenant's class, which is made, durably, if it is not there.
     pub fn class_of(&self, tenant: &str, name: &str) -> Result<ClassId> {
         let inner = &self.inner;
+        if let Some(class) = inner.index.classes.lock().find(tenant, name) {
+            return Ok(class);
+        }
+        let longest = encode_class(ClassId(u16::MAX), tenant, name).len();
+        let reservation = inner.reserve(longest, Claim::Growth)?;
         let mut classes = inner.index.classes.lock();
         if let Some(class) = classes.find(tenant, name) {
             return Ok(class);
         }
         let class = classes.next()?;
         let body = encode_class(class, tenant, name);
-        let reservation = inner.log.reserve(body.len())?;
         let record = Record {
             kind: Kind::Class as u8,
             flags: 0,
@@ -189,6 +219,17 @@ impl Engine {
         inner.log.append(record, reservation)?.wait()?;
         classes.insert(class, tenant, name);
         Ok(class)
+    }
+
+    /// What a class may take from now on. Not kept in the store: set it after each open. Commits that do
+    /// not grow their object go through beyond a quota too.
+    pub fn set_quota(&self, class: ClassId, quota: Quota) {
+        self.inner.quotas.write().insert(class, quota);
+    }
+
+    /// About how many bytes of records the class's objects need.
+    pub fn class_bytes(&self, class: ClassId) -> u64 {
+        self.inner.index.usage.class_bytes(class)
     }
 
     /// A class's tenant and name.
@@ -315,6 +356,20 @@ pub struct Due {
     pub id: ObjectId,
     /// Its class.
     pub class: ClassId,
+}
+
+/// What a damaged log means for the objects: it is read once more, as far as it can be.
+fn diagnose(builder: Builder, cause: dovehouse_wal::Error) -> Error {
+    let objects = Engine::open_with(builder, Access::Damaged)
+        .ok()
+        .and_then(|engine| {
+            let slots = engine.inner.doubt.slots()?;
+            let ids = slots
+                .into_iter()
+                .filter_map(|slot| engine.object_info(slot).ok()?);
+            Some(ids.map(|info| info.id).collect())
+        });
+    Error::DamagedLog { cause, objects }
 }
 
 fn start_threads(inner: &Arc<Inner>) -> Vec<JoinHandle<()>> {

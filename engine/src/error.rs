@@ -34,6 +34,17 @@ pub enum Error {
         /// The most that it may take.
         limit: usize,
     },
+    /// The object, or its class, would take more than its quota. Nothing was committed: roll back, or
+    /// delete something and commit again.
+    #[error("{what} would take {bytes} bytes, its quota is {limit}")]
+    Quota {
+        /// The object or the class.
+        what: String,
+        /// What it would take.
+        bytes: u64,
+        /// What it may take.
+        limit: u64,
+    },
     /// Bytes of this object are not what was committed; other objects are not concerned. Restore it
     /// from a backup, or inspect the store with the `dovehouse` command.
     #[error("{what} is damaged: {why}")]
@@ -42,6 +53,16 @@ pub enum Error {
         what: String,
         /// What is wrong.
         why: String,
+    },
+    /// A part of the log that was acknowledged cannot be read, so the store is not opened as if nothing
+    /// had happened. [`open_damaged`](crate::Builder::open_damaged) reads what is left; restore the
+    /// objects concerned from a backup.
+    #[error("{cause}; {}", concerned(.objects.as_deref()))]
+    DamagedLog {
+        /// The file, the offset, and what is wrong.
+        cause: dovehouse_wal::Error,
+        /// The objects that may have lost commits; `None` if any may.
+        objects: Option<Vec<ObjectId>>,
     },
     /// A limit of the store, such as its number of classes. Fix the call.
     #[error("{what} exceeds the limit of {limit}")]
@@ -53,10 +74,35 @@ pub enum Error {
     },
 }
 
+fn concerned(objects: Option<&[ObjectId]>) -> String {
+    const NAMED: usize = 8;
+    let Some(objects) = objects else {
+        return "any object may have lost commits there".to_owned();
+    };
+    let mut ids: Vec<_> = objects
+        .iter()
+        .take(NAMED)
+        .map(ObjectId::to_string)
+        .collect();
+    if objects.len() > NAMED {
+        ids.push(format!("and {} more", objects.len() - NAMED));
+    }
+    match ids.is_empty() {
+        true => "no object has lost a commit".to_owned(),
+        false => format!("these may have lost commits: {}", ids.join(", ")),
+    }
+}
+
 /// A result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the disk is full. Nothing was committed; free space, on the disk or by erasing objects,
+    /// and commit again.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Log(error) if error.is_full())
+    }
+
     pub(crate) fn damaged(what: impl std::fmt::Display, why: impl Into<String>) -> Self {
         Error::Damaged {
             what: what.to_string(),

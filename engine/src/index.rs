@@ -20,7 +20,7 @@ use crate::slots::{Entry, Place, SlotTable};
 use crate::usage::Usage;
 
 const PAYLOAD_VERSION: u8 = 3;
-/// Had no number for the next dictionary.
+/// Ended with the live bytes by segment.
 const PAYLOAD_VERSION_2: u8 = 2;
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Ledger for Index {
                     self.alarms.set(cell.slot, due_ms);
                 }
                 let (link, dead) = cell.place(entry, due, placed.lsn, placed.durable);
-                self.usage.replace(entry.extent(), dead);
+                self.usage.replace(entry.class, entry.extent(), dead);
                 link
             }
             Note::Moves(moves) => {
@@ -88,8 +88,9 @@ impl Ledger for Index {
                     } else {
                         from
                     };
-                    if let Some(dead) = cell.relocate(from, to, placed.lsn, placed.durable) {
-                        self.usage.replace(to.extent(), dead);
+                    if let Some((class, dead)) = cell.relocate(from, to, placed.lsn, placed.durable)
+                    {
+                        self.usage.replace(class, to.extent(), dead);
                     }
                 }
                 Lsn::NONE
@@ -158,7 +159,7 @@ impl Index {
 
     fn decode_rest(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         self.next_dictionary = AtomicU32::new(u32::try_from(reader.varint()?).ok()?);
-        Some(())
+        self.usage.decode_classes(reader)
     }
 
     fn encode_payload(&self, ids: &IdUpdate, zones: &[u64], usage: &[u8]) -> Vec<u8> {
@@ -170,6 +171,7 @@ impl Index {
         encode_zones(zones, &mut payload);
         payload.extend_from_slice(usage);
         payload.put_varint(u64::from(self.next_dictionary.load(Ordering::Acquire)));
+        self.usage.encode_classes(&mut payload);
         payload
     }
 

@@ -142,8 +142,11 @@ impl IndexFile {
             .as_ref()
             .expect("a store that writes has its index files");
         if number >= self.pages() {
-            let pages = (number + 1).next_multiple_of(GROWTH_PAGES);
-            file.set_len(pages * PAGE_BYTES as u64)
+            // With its space, so that a full disk is met here and not by a page in the middle; on a full
+            // disk just as far as it must.
+            let allocate = |pages: u64| file.allocate(pages * PAGE_BYTES as u64);
+            allocate((number + 1).next_multiple_of(GROWTH_PAGES))
+                .or_else(|_| allocate(number + 1))
                 .map_err(self.io("grow"))?;
             self.remap()?;
         }

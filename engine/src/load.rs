@@ -57,6 +57,10 @@ impl Inner {
     /// Loads the version of an object that an entry names. `None` if one of its records is no longer
     /// where the entry says: look at the entry again.
     pub(crate) fn load(&self, slot: Slot, entry: &Entry) -> Result<Option<Loaded>> {
+        if let Some(cause) = self.doubt.of(slot) {
+            let why = format!("a newer commit of it may be lost: {cause}");
+            return Err(Error::damaged(format!("slot {slot}"), why));
+        }
         let Some(chain) = self.read_chain(slot, entry)? else {
             return Ok(None);
         };

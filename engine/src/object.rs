@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dovehouse_wal::{Record, Reservation, Ticket};
+use dovehouse_wal::{Claim, Record, Reservation, Ticket};
 
 use crate::engine::Inner;
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::load::Loaded;
 use crate::overlay::Cell;
 use crate::record::{Header, Kind, encode_delta, encode_erase, encode_image, encode_state};
 use crate::slots::{Entry, SEQ_LIMIT};
+use crate::space::REPLACEMENT_BYTES_MAX;
 use crate::state::{Alarm, PAGE_BYTES, Savepoint, State, Working};
 
 /// A name longer than this is not kept with its object.
@@ -53,6 +54,8 @@ struct Head {
     depth: u8,
     /// Whether there is an image to put a delta on.
     has_image: bool,
+    /// What the committed state takes in memory.
+    state_bytes: usize,
     image_bytes: u64,
     chain_bytes: u64,
 }
@@ -146,6 +149,7 @@ impl Object {
             generation: entry.generation,
             depth: entry.depth,
             has_image: !entry.erased,
+            state_bytes: loaded.state.bytes(),
             image_bytes: loaded.image_bytes,
             chain_bytes: loaded.chain_bytes,
         };
@@ -377,7 +381,7 @@ impl Object {
         let Some((kind, body, alarms_changed)) = self.encode()? else {
             return Ok(None);
         };
-        let reservation = self.engine.log.reserve(body.len() + RESERVE_SLACK_BYTES)?;
+        let reservation = self.reserve_for(body.len() + RESERVE_SLACK_BYTES)?;
         Ok(Some(Prepared {
             kind,
             body,
@@ -387,6 +391,18 @@ impl Object {
         }))
     }
 
+    /// Room for the open transaction: growth needs more of it than what replaces or erases.
+    fn reserve_for(&self, body_bytes: usize) -> Result<Reservation> {
+        let state_bytes = self.state_bytes();
+        let replaces = self.head.has_image && state_bytes <= self.head.state_bytes;
+        if replaces && body_bytes <= REPLACEMENT_BYTES_MAX {
+            return self.engine.reserve(body_bytes, Claim::Replacement);
+        }
+        self.engine
+            .check_quota(self.class, self.id, state_bytes, body_bytes)?;
+        self.engine.reserve(body_bytes, Claim::Growth)
+    }
+
     /// The transaction changed after its space was reserved.
     fn encode_again(&self, stale: Prepared) -> Result<Option<Prepared>> {
         let Some((kind, body, alarms_changed)) = self.encode()? else {
@@ -394,7 +410,7 @@ impl Object {
         };
         let reservation = match body.len() <= stale.reservation.body_bytes() {
             true => stale.reservation,
-            false => self.engine.log.reserve(body.len())?,
+            false => self.reserve_for(body.len())?,
         };
         Ok(Some(Prepared {
             kind,
@@ -527,6 +543,7 @@ impl Object {
         self.head.seq = header.seq;
         self.head.depth = header.depth;
         self.head.has_image = kind != Kind::Erase;
+        self.head.state_bytes = self.state_bytes();
         match kind {
             Kind::Delta => self.head.chain_bytes += stored,
             _ => (self.head.image_bytes, self.head.chain_bytes) = (stored, 0),
@@ -553,7 +570,7 @@ impl Object {
             return Ok(());
         }
         let body = self.encode_image()?;
-        let reservation = self.engine.log.reserve(body.len())?;
+        let reservation = self.engine.log.reserve(body.len(), Claim::Growth)?;
         let touched = self.touched;
         let prepared = Prepared {
             kind: Kind::Image,

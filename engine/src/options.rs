@@ -111,6 +111,15 @@ impl Builder {
         Engine::open_with(self, Access::ReadOnly)
     }
 
+    /// Opens a store whose log is damaged, for looking at it; see [`Error::DamagedLog`]. Objects that may
+    /// have lost a commit fail with [`Error::Damaged`], the others are read as they are.
+    ///
+    /// [`Error::DamagedLog`]: crate::Error::DamagedLog
+    /// [`Error::Damaged`]: crate::Error::Damaged
+    pub fn open_damaged(self) -> Result<Engine> {
+        Engine::open_with(self, Access::Damaged)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             log_bytes: self.checkpoint_bytes,

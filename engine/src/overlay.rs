@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dovehouse_wal::{DurableLsn, Lsn, Ticket};
 use parking_lot::{Mutex, RwLock};
 
-use crate::id::{ObjectId, Slot};
+use crate::id::{ClassId, ObjectId, Slot};
 use crate::slots::{Entry, Place};
 use crate::usage::Extent;
 
@@ -111,18 +111,18 @@ impl Cell {
         (before.map_or(Lsn::NONE, |before| before.head), dead)
     }
 
-    /// Compaction wrote the version at `from` to another place, whole. Returns what is dead now; `None`
-    /// if there is a newer version, and the copy is for nothing.
+    /// Compaction wrote the version at `from` to another place, whole. Returns the object's class and what is
+    /// dead now; `None` if there is a newer version, and the copy is for nothing.
     pub(crate) fn relocate(
         &self,
         from: Lsn,
         to: Place,
         at: Lsn,
         durable: DurableLsn,
-    ) -> Option<Vec<Extent>> {
+    ) -> Option<(ClassId, Vec<Extent>)> {
         let mut state = self.state.lock();
         let before = state.newest.filter(|newest| newest.head == from)?;
-        Some(state.supersede(before.moved(to), at, durable))
+        Some((before.class, state.supersede(before.moved(to), at, durable)))
     }
 
     /// The newest version, whether or not it is durable.

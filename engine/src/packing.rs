@@ -14,6 +14,7 @@ use crate::record::{
 use crate::slots::{Entry, Place};
 use crate::stats::add;
 use crate::survivors::{Content, Survivor};
+use crate::usage::Extent;
 
 /// In the background, a break follows so many bytes: a slice of the pack.
 const BREAK_BYTES: u64 = 256 << 10;
@@ -23,15 +24,22 @@ pub(crate) struct Written {
     pub(crate) slot: Slot,
     pub(crate) from: Entry,
     pub(crate) to: Place,
-    /// The object, if it has deltas, which must not go on while it is moved.
-    pub(crate) chained: Option<ObjectId>,
+    /// Set if it had deltas.
+    pub(crate) chained: Option<Chained>,
+}
+
+/// An object with deltas, which must not go on while it is moved.
+pub(crate) struct Chained {
+    pub(crate) id: ObjectId,
+    /// Where the records under the newest lie.
+    pub(crate) below: Vec<Extent>,
 }
 
 /// A version that waits for its place.
 struct Moving {
     slot: Slot,
     from: Entry,
-    chained: Option<ObjectId>,
+    chained: Option<Chained>,
 }
 
 /// What a survivor is to be written as.
@@ -116,7 +124,7 @@ impl<'a> Packing<'a> {
     }
 
     /// What becomes of a survivor. `None` if it stays where it is.
-    fn form(&mut self, survivor: Survivor) -> Result<Option<(Form, Entry, Option<ObjectId>)>> {
+    fn form(&mut self, survivor: Survivor) -> Result<Option<(Form, Entry, Option<Chained>)>> {
         Ok(match survivor.content {
             Content::Record(kind, entry, body) => {
                 let form = match kind {
@@ -131,7 +139,7 @@ impl<'a> Packing<'a> {
             }
             Content::Chain => self
                 .form_of_chain(survivor.slot)?
-                .map(|(form, entry, id)| (form, entry, Some(id))),
+                .map(|(form, entry, chained)| (form, entry, Some(chained))),
         })
     }
 
@@ -187,7 +195,7 @@ impl<'a> Packing<'a> {
     }
 
     /// The object in a slot as it is, if its newest version is durable.
-    fn form_of_chain(&self, slot: Slot) -> Result<Option<(Form, Entry, ObjectId)>> {
+    fn form_of_chain(&self, slot: Slot) -> Result<Option<(Form, Entry, Chained)>> {
         let (inner, index) = (self.inner, &self.inner.index);
         let entry = match index.overlay.get(slot) {
             Some(cell) => {
@@ -202,6 +210,10 @@ impl<'a> Packing<'a> {
             return Ok(None);
         };
         let id = loaded.id;
+        let chained = Chained {
+            id,
+            below: loaded.below,
+        };
         let header = Header {
             slot,
             generation: entry.generation,
@@ -211,7 +223,7 @@ impl<'a> Packing<'a> {
         };
         if entry.erased {
             let form = Form::Alone(Kind::Erase, encode_erase(&header, id));
-            return Ok(Some((form, entry, id)));
+            return Ok(Some((form, entry, chained)));
         }
         let (name, written_ms) = (loaded.name.as_deref(), loaded.written_ms);
         let content = encode_content(name, written_ms, &loaded.state);
@@ -227,7 +239,7 @@ impl<'a> Packing<'a> {
             let body = encode_image(&header, id, name, written_ms, &loaded.state, &stored);
             Form::Alone(Kind::Image, body)
         };
-        Ok(Some((form, entry, id)))
+        Ok(Some((form, entry, chained)))
     }
 
     /// Writes the group that was gathered. One that cannot be opened again with its dictionary would be

@@ -111,7 +111,8 @@ impl Index {
             depth: header.depth,
             fingerprint,
         };
-        self.usage.replace(entry.extent(), cell.replay(entry));
+        self.usage
+            .replace(entry.class, entry.extent(), cell.replay(entry));
         Ok(())
     }
 
@@ -123,7 +124,8 @@ impl Index {
         match cell.newest() {
             Some(newest) if newest.version() == (moved.generation, moved.seq) => {
                 let entry = newest.moved(moved.to);
-                self.usage.replace(entry.extent(), cell.replay(entry));
+                self.usage
+                    .replace(entry.class, entry.extent(), cell.replay(entry));
             }
             _ => self.overlay.release(cell),
         }

@@ -14,7 +14,10 @@ use crate::compact::Pace;
 use crate::engine::Inner;
 
 /// How much room to keep ready, in segments.
-const SPARE_SEGMENTS: i64 = 1;
+const SPARE_SEGMENTS: usize = 1;
+
+/// So many of the free segments are filled with zeros, ready for the log.
+const FILLED_SEGMENTS: usize = 1;
 
 /// How often the thread looks at the clock. Only the age of a checkpoint depends on it.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -48,6 +51,8 @@ pub(crate) struct Upkeep {
     stopping: Condvar,
     checkpoint_bytes: AtomicU64,
     checkpoint_ms: AtomicU64,
+    /// One more than the log's bytes when growth last found the disk full; 0 if it never did.
+    pub(crate) full_at: AtomicU64,
     /// The log's bytes when compaction last looked: the next look is a segment later.
     compact_bytes: AtomicU64,
 }
@@ -62,6 +67,7 @@ impl Upkeep {
             stopping: Condvar::new(),
             checkpoint_bytes: AtomicU64::new(0),
             checkpoint_ms: AtomicU64::new(now_ms),
+            full_at: AtomicU64::new(0),
             compact_bytes: AtomicU64::new(0),
         }
     }
@@ -163,9 +169,12 @@ impl Inner {
             if bytes >= log_bytes / 2 {
                 self.checkpoint(false)?;
             }
-            if self.is_room_low() {
+            while self.is_room_low() {
                 self.log.grow()?;
             }
+        }
+        if self.log.filled_segments() < FILLED_SEGMENTS {
+            self.log.fill()?;
         }
         Ok(())
     }
@@ -177,12 +186,14 @@ impl Inner {
     }
 
     fn is_room_low(&self) -> bool {
-        self.log.room_bytes() < SPARE_SEGMENTS * self.log.segment_bytes() as i64
+        let segments = SPARE_SEGMENTS + self.log.reserve_segments();
+        self.log.room_bytes() < segments as i64 * self.log.segment_bytes() as i64
     }
 
     /// Called after every batch: wakes the thread if there is something to do.
     pub(crate) fn look_after_batch(&self) {
         if self.is_room_low()
+            || self.log.filled_segments() < FILLED_SEGMENTS
             || self.dictionaries.training.is_due()
             || self.log_bytes_since_checkpoint() >= self.upkeep.limits.log_bytes
         {

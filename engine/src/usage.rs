@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use dovehouse_wal::bytes::{Put, Reader};
 use parking_lot::Mutex;
 
+use crate::id::ClassId;
+
 /// The bytes of a record, and the segment in which they lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
@@ -16,20 +18,57 @@ pub(crate) struct Extent {
     pub(crate) bytes: u32,
 }
 
-/// Bytes of live records, by segment.
+/// Bytes of live records, by segment and by class.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     live: Mutex<HashMap<u32, i64>>,
+    classes: Mutex<HashMap<ClassId, i64>>,
 }
 
 impl Usage {
-    /// A record came, and made others dead.
-    pub(crate) fn replace(&self, new: Extent, dead: impl IntoIterator<Item = Extent>) {
+    /// A record of a class came, and made others dead.
+    pub(crate) fn replace(
+        &self,
+        class: ClassId,
+        new: Extent,
+        dead: impl IntoIterator<Item = Extent>,
+    ) {
         let mut live = self.live.lock();
+        let mut change = i64::from(new.bytes);
         *live.entry(new.segno).or_default() += i64::from(new.bytes);
         for extent in dead {
             *live.entry(extent.segno).or_default() -= i64::from(extent.bytes);
+            change -= i64::from(extent.bytes);
         }
+        drop(live);
+        *self.classes.lock().entry(class).or_default() += change;
+    }
+
+    pub(crate) fn class_bytes(&self, class: ClassId) -> u64 {
+        let classes = self.classes.lock();
+        classes
+            .get(&class)
+            .map_or(0, |bytes| (*bytes).max(0) as u64)
+    }
+
+    pub(crate) fn encode_classes(&self, encoded: &mut Vec<u8>) {
+        let classes = self.classes.lock();
+        let mut counts: Vec<_> = classes.iter().filter(|(_, bytes)| **bytes > 0).collect();
+        counts.sort_unstable();
+        encoded.put_varint(counts.len() as u64);
+        for (class, bytes) in counts {
+            encoded.put_varint(u64::from(class.0));
+            encoded.put_varint(*bytes as u64);
+        }
+    }
+
+    pub(crate) fn decode_classes(&self, reader: &mut Reader<'_>) -> Option<()> {
+        let mut classes = self.classes.lock();
+        for _ in 0..reader.length()? {
+            let class = ClassId(u16::try_from(reader.varint()?).ok()?);
+            classes.insert(class, i64::try_from(reader.varint()?).ok()?);
+        }
+        Some(())
     }
 
     pub(crate) fn live_bytes(&self, segno: u32) -> u64 {
@@ -62,6 +101,7 @@ impl Usage {
         }
         Some(Usage {
             live: Mutex::new(live),
+            classes: Mutex::default(),
         })
     }
 }

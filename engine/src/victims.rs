@@ -8,8 +8,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovehouse_wal::{BLOCK_BYTES, Position, Role, Segment};
+use dovehouse_wal::{BLOCK_BYTES, Pack, Position, Role, Segment};
 
+use crate::compact::Pace;
 use crate::engine::Inner;
 
 /// A segment of which more is live is left as it is: it is as good as a pack.
@@ -17,19 +18,33 @@ const WORTH_IT: f64 = 0.85;
 
 impl Inner {
     /// The victims of the next round: the best ones whose survivors fit into one pack.
-    pub(crate) fn victims(&self, tried: &HashSet<u32>) -> Vec<Arc<Segment>> {
+    pub(crate) fn victims(
+        &self,
+        tried: &HashSet<u32>,
+        pace: Pace,
+        pack: Option<&Pack>,
+    ) -> Vec<Arc<Segment>> {
         let mut budget = self.segment_room().min(self.round_bytes) as i64;
-        let mut victims = self.worth_compacting(tried);
+        let mut victims = self.worth_compacting(tried, pace);
+        // One is always taken, unless there is no space but what the pack has left.
         let mut first = true;
+        if pace == Pace::Pressed && !self.log.can_begin_pack() {
+            budget = pack.map_or(0, Pack::room_bytes) as i64;
+            first = false;
+        }
         victims.retain(|victim| {
-            budget -= self.index.usage.live_bytes(victim.segno) as i64;
-            std::mem::take(&mut first) || budget >= 0
+            let live = self.index.usage.live_bytes(victim.segno) as i64;
+            let taken = std::mem::take(&mut first) || live <= budget;
+            budget -= if taken { live } else { 0 };
+            taken
         });
         victims
     }
 
-    /// All segments that are worth it, the best first.
-    pub(crate) fn worth_compacting(&self, tried: &HashSet<u32>) -> Vec<Arc<Segment>> {
+    /// All segments that are worth it, the best first. On a full disk the emptiest are, whatever they
+    /// have.
+    pub(crate) fn worth_compacting(&self, tried: &HashSet<u32>, pace: Pace) -> Vec<Arc<Segment>> {
+        let pressed = pace == Pace::Pressed;
         let replay_from = self.log.superblock().replay_from;
         let newest = self.log.position().lsn.segno();
         let mut scored = Vec::new();
@@ -39,9 +54,13 @@ impl Inner {
             }
             let used = self.index.usage.live_bytes(segment.segno) as f64;
             let live = (used / self.segment_room() as f64).min(1.0);
-            if live < WORTH_IT {
-                let age = f64::from(newest.abs_diff(segment.segno) + 1);
-                scored.push(((1.0 - live) * age / (1.0 + live), segment));
+            let age = f64::from(newest.abs_diff(segment.segno) + 1);
+            match pressed {
+                true if live < 1.0 => scored.push((1.0 - live, segment)),
+                false if live < WORTH_IT => {
+                    scored.push(((1.0 - live) * age / (1.0 + live), segment));
+                }
+                _ => {}
             }
         }
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -415,6 +415,86 @@ fn after_a_failed_write_objects_are_read_as_they_were_last_durable() {
     assert!(is_stop(&engine.checkpoint().unwrap_err()));
 }
 
+/// Three objects with two commits each, one batch for each commit, none of them in a checkpoint; and where
+/// the batches of the second commits start.
+fn store_with_a_tail(seed: u64) -> (SimFs, [u64; 3]) {
+    let fs = SimFs::new(seed);
+    let (engine, class) = open(&fs);
+    (1..=3).for_each(|number| put(&engine, class, number, b"first"));
+    let mut objects: Vec<_> = (1..=3)
+        .map(|number| engine.wake(class, id(number)).unwrap())
+        .collect();
+    let starts = [0, 1, 2].map(|at| {
+        objects[at].put(b"value", b"second");
+        commit(&mut objects[at]);
+        let log = engine.log();
+        let segment = log.segments().pop().unwrap();
+        let last = log.batches(&segment).last().unwrap().unwrap();
+        u64::from(last.header.lsn.offset())
+    });
+    (fs.process_death(), starts)
+}
+
+#[test]
+fn damage_in_the_tail_refuses_the_open_with_names_and_costs_only_what_it_hits() {
+    let (fs, starts) = store_with_a_tail(40);
+    let path = Path::new("store/segment-00000001");
+    // In the value of the second object's second commit.
+    let content = fs.content(path).unwrap();
+    let from = starts[1] as usize;
+    let value = content[from..]
+        .windows(6)
+        .position(|bytes| bytes == b"second")
+        .unwrap();
+    fs.rot(path, (from + value) as u64, |byte| *byte ^= 0x40);
+    let refused = builder(&fs, Teeth::default()).open().unwrap_err();
+    let message = refused.to_string();
+    assert!(message.contains("segment-00000001"), "{message}");
+    assert!(message.contains(&id(2).to_string()), "{message}");
+    let Error::DamagedLog { cause, objects } = refused else {
+        panic!("{message}");
+    };
+    assert!(matches!(cause, LogError::Corrupt { offset, .. } if offset == starts[1]));
+    assert_eq!(objects, Some(vec![id(2)]));
+
+    let engine = builder(&fs, Teeth::default()).open_damaged().unwrap();
+    let class = engine.class("Room").unwrap();
+    assert_eq!(value_of(&engine, class, 1), b"second");
+    assert_eq!(value_of(&engine, class, 3), b"second");
+    assert!(matches!(
+        engine.wake(class, id(2)),
+        Err(Error::Damaged { .. })
+    ));
+    let mut object = engine.wake(class, id(1)).unwrap();
+    object.put(b"value", b"third");
+    assert!(matches!(
+        object.commit(),
+        Err(Error::Log(LogError::ReadOnly))
+    ));
+}
+
+fn value_of(engine: &Engine, class: ClassId, number: u8) -> Vec<u8> {
+    value(engine, class, number).unwrap().unwrap()
+}
+
+#[test]
+fn damage_that_hides_whose_it_is_puts_all_in_doubt_but_those_seen_behind_it() {
+    let (fs, starts) = store_with_a_tail(41);
+    let path = Path::new("store/segment-00000001");
+    for offset in starts[1]..starts[1] + 200 {
+        fs.rot(path, offset, |byte| *byte = 0xAA);
+    }
+    let refused = builder(&fs, Teeth::default()).open().unwrap_err();
+    assert!(matches!(refused, Error::DamagedLog { objects: None, .. }));
+    let engine = builder(&fs, Teeth::default()).open_damaged().unwrap();
+    let class = engine.class("Room").unwrap();
+    assert_eq!(value_of(&engine, class, 3), b"second", "committed later");
+    for number in [1, 2] {
+        let woken = engine.wake(class, id(number));
+        assert!(matches!(woken, Err(Error::Damaged { .. })), "{number}");
+    }
+}
+
 #[test]
 fn a_store_is_read_without_writing_while_nobody_else_writes_it() {
     let fs = SimFs::new(14);

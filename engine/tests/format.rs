@@ -138,6 +138,10 @@ fn manifest(fields: &mut Fields<'_>) {
         fields.varint("live bytes");
     }
     fields.varint("next dictionary");
+    for _ in 0..fields.varint("classes with live bytes") {
+        fields.varint("class");
+        fields.varint("live bytes");
+    }
     assert_eq!(fields.at, fields.bytes.len());
 }
 

@@ -49,7 +49,9 @@ impl From<EngineError> for Failure {
         let code = match &error {
             EngineError::Log(LogError::Locked { .. }) => LOCKED,
             EngineError::Log(LogError::Version { .. }) => NEWER_FORMAT,
-            EngineError::Log(LogError::Corrupt { .. }) | EngineError::Damaged { .. } => DAMAGE,
+            EngineError::Log(LogError::Corrupt { .. })
+            | EngineError::Damaged { .. }
+            | EngineError::DamagedLog { .. } => DAMAGE,
             _ => FAILURE,
         };
         Failure::new(code, error)

@@ -2,13 +2,27 @@
 
 use std::path::Path;
 
-use dovehouse_engine::{Engine, Object, ObjectId, ObjectInfo};
+use dovehouse_engine::{Engine, Error, Object, ObjectId, ObjectInfo};
 
 use crate::exit::{FAILURE, Failure, NO_OBJECT};
 
-/// Opens a store for reading.
+/// Opens a store for reading. One whose log is damaged is read as far as it can be, with a warning.
 pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
-    Ok(Engine::builder(dir).open_read_only()?)
+    let (engine, damage) = open_damaged(dir)?;
+    if let Some(damage) = damage {
+        eprintln!("warning: {damage}");
+    }
+    Ok(engine)
+}
+
+/// Opens a store for reading, and says what is damaged in its log.
+pub(crate) fn open_damaged(dir: &Path) -> Result<(Engine, Option<Error>), Failure> {
+    match Engine::builder(dir).open_read_only() {
+        Err(damage @ Error::DamagedLog { .. }) => {
+            Ok((Engine::builder(dir).open_damaged()?, Some(damage)))
+        }
+        opened => Ok((opened?, None)),
+    }
 }
 
 /// A class as people write it: with its tenant, unless that is the default one.

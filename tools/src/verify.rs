@@ -32,8 +32,11 @@ struct Report {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let engine = store::open(&arguments.dir)?;
+    let (engine, damage) = store::open_damaged(&arguments.dir)?;
     let mut report = Report::default();
+    report
+        .damage
+        .extend(damage.map(|damage| damage.to_string()));
     check_log(&engine, &mut report);
     check_objects(&engine, &mut report, arguments.deep);
     if arguments.json {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::batch::{Batch, Expected, align, find_later, first_lsn};
 use crate::error::{Error, Result};
 use crate::fs::File;
+use crate::hole::Hole;
 use crate::lsn::{Lsn, Position};
 use crate::pool::Pool;
 use crate::recovery::Opening;
@@ -61,6 +62,9 @@ pub(crate) struct Chain {
     /// Lives that were read, in order, each with the end of its last proven batch.
     pub(crate) ends: Vec<(usize, u32)>,
     finished: bool,
+    /// Whether the walk goes on behind damage, and what it met.
+    tolerant: bool,
+    pub(crate) holes: Vec<Hole>,
     pub(crate) segno_max: u32,
     pub(crate) time_ms: u64,
 }
@@ -84,6 +88,8 @@ impl Chain {
             unproven: Vec::new(),
             ends: Vec::new(),
             finished: false,
+            tolerant: opening.is_tolerant(),
+            holes: Vec::new(),
             segno_max: start.lsn.segno(),
             time_ms: 0,
         };
@@ -202,16 +208,70 @@ impl Chain {
                 self.accept(life, batch);
                 return Ok(());
             }
-            self.judge_bad_batch(life, named)?;
+            if let Err(error) = self.judge_bad_batch(life, named) {
+                return self.step_over(life, error);
+            }
         }
         match self.successor {
             Some(life) => self.enter(life),
             None => {
-                self.check_watermarks()?;
+                self.finished = true;
+                self.check_watermarks()
+                    .or_else(|error| self.note_end(error))
+            }
+        }
+    }
+
+    /// Damage: goes on behind it, if that is what was asked for.
+    fn step_over(&mut self, life: usize, error: Error) -> Result<()> {
+        if !self.tolerant || !matches!(error, Error::Corrupt { .. }) {
+            return Err(error);
+        }
+        let at = self.next_lsn(life);
+        let found = &self.lives[life];
+        let after = Expected {
+            lsn: at,
+            salt: self.salt,
+            number_min: self.number + 1,
+        };
+        let later = found.find_later(self.segment_bytes, after, self.align)?;
+        let end = later.as_ref().map_or(self.segment_bytes, |later| {
+            u64::from(later.header.lsn.offset())
+        });
+        let mut bytes = vec![0; (end - u64::from(at.offset())) as usize];
+        let read = found.file.read_exact_at(&mut bytes, u64::from(at.offset()));
+        read.map_err(|error| Error::io("read", &found.path, error))?;
+        self.holes.push(Hole {
+            lsn: at,
+            error,
+            bytes,
+        });
+        match (later, self.successor) {
+            (Some(later), _) => {
+                self.number = later.header.number;
+                self.tail.lsn = later.header.lsn;
+                self.prev_crc = None;
+                Ok(())
+            }
+            (None, Some(life)) => self.enter(life),
+            (None, None) => {
                 self.finished = true;
                 Ok(())
             }
         }
+    }
+
+    /// The log went on behind its end once, and nothing of that is left.
+    fn note_end(&mut self, error: Error) -> Result<()> {
+        if !self.tolerant {
+            return Err(error);
+        }
+        self.holes.push(Hole {
+            lsn: self.tail.lsn,
+            error,
+            bytes: Vec::new(),
+        });
+        Ok(())
     }
 
     fn tail_offset(&self) -> u32 {

@@ -94,6 +94,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn byte_len(&self) -> io::Result<u64>;
     /// Sets the file's length; new bytes read as zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the file at least so long, with space on the disk for all of it; new bytes read as zero.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// The operating system's file, if there is one to map into memory.
     fn as_std(&self) -> Option<&std::fs::File>;
 }
@@ -255,6 +257,11 @@ impl File for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let flags = rustix::fs::FallocateFlags::empty();
+        Ok(rustix::fs::fallocate(&self.0, flags, 0, len)?)
     }
 
     fn as_std(&self) -> Option<&std::fs::File> {

@@ -18,6 +18,7 @@ mod chain;
 mod committer;
 mod error;
 pub mod fs;
+mod hole;
 mod log;
 mod lsn;
 mod options;
@@ -36,13 +37,14 @@ pub use batch::{
     Batch, BatchHeader, FLAG_ENCRYPTED, FLAG_SKIPPABLE, FRAME_BYTES, HEADER_BYTES, RecordView,
 };
 pub use error::{Error, Result};
+pub use hole::{Hole, Remains};
 pub use log::{Batches, Ledger, Log, OwnedRecord, Placed, Record};
 pub use lsn::{DurableLsn, Lsn, Position};
 pub use options::{Drive, LogOptions};
 pub use pack::Pack;
 pub use pool::Segment;
-pub use recovery::{Access, Opening};
-pub use room::Reservation;
+pub use recovery::{Access, Opening, Replayed};
+pub use room::{Claim, RESERVE_SEGMENTS, Reservation};
 pub use segment::{
     BLOCK_BYTES, FORMAT_MAJOR, FORMAT_MINOR, Role, SegmentHeader, check_file_start, put_file_start,
 };

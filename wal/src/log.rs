@@ -17,7 +17,7 @@ use crate::fs::{Fs, LockGuard};
 use crate::lsn::{DurableLsn, Lsn, Position};
 use crate::options::Drive;
 use crate::pool::{Pool, Segment};
-use crate::room::{Reservation, Room};
+use crate::room::{Claim, Reservation, Room};
 use crate::segment::{BLOCK_BYTES, SegmentHeader};
 use crate::stats::{Counters, LogStats, add};
 use crate::superblock::{SuperFile, Superblock};
@@ -120,9 +120,7 @@ impl<L: Ledger> Inner<L> {
 impl<L: Ledger> Inner<L> {
     /// Makes another free file, which nobody counts on yet.
     pub(crate) fn grow(&self) -> Result<()> {
-        self.pool.grow()?;
-        add(&self.counters.zero_bytes, self.segment_bytes);
-        Ok(())
+        self.pool.grow()
     }
 }
 
@@ -176,8 +174,9 @@ impl<L: Ledger> Log<L> {
     }
 
     /// Promises room for a record with a body of this size. After this, appending it cannot fail for
-    /// lack of space. May zero-fill a new segment file, which takes a while.
-    pub fn reserve(&self, body_bytes: usize) -> Result<Reservation> {
+    /// lack of space. May make a new segment file; on a full disk [`Error::Full`] says that the claim
+    /// must wait until space is freed.
+    pub fn reserve(&self, body_bytes: usize, claim: Claim) -> Result<Reservation> {
         let inner = &self.inner;
         self.writable()?;
         if body_bytes > inner.record_bytes_max {
@@ -187,10 +186,18 @@ impl<L: Ledger> Log<L> {
             });
         }
         loop {
-            if let Some(reservation) = inner.room.reserve(body_bytes) {
+            if let Some(reservation) =
+                inner
+                    .room
+                    .reserve(body_bytes, claim, inner.pool.used_count())
+            {
                 return Ok(reservation);
             }
             self.grow()?;
+            if inner.pool.filled_count() == 0 {
+                // The next segment begins with this record, perhaps.
+                self.fill()?;
+            }
         }
     }
 
@@ -297,7 +304,12 @@ impl<L: Ledger> Log<L> {
         let table = self.inner.pool.table(replay_from, released);
         let written = super_file
             .flip(replay_from, clean, &table, payload)
-            .inspect_err(|error| self.poison(error))?;
+            .inspect_err(|error| {
+                // A full disk leaves the checkpoint before as it was.
+                if !error.is_full() {
+                    self.poison(error);
+                }
+            })?;
         add(&self.inner.counters.manifest_bytes, written);
         let freed = self.inner.pool.release(replay_from, released);
         self.inner.room.add_segments(freed);
@@ -309,7 +321,23 @@ impl<L: Ledger> Log<L> {
         self.inner.super_file.lock().current
     }
 
-    /// Makes another free segment file; slow. An error changes nothing.
+    /// Fills a free segment file with zeros, so that the log can use it at full speed; slow. Returns
+    /// whether there was one to fill.
+    pub fn fill(&self) -> Result<bool> {
+        self.writable()?;
+        let filled = self.inner.pool.fill()?;
+        if filled {
+            add(&self.inner.counters.zero_bytes, self.inner.segment_bytes);
+        }
+        Ok(filled)
+    }
+
+    /// Free segment files that are filled.
+    pub fn filled_segments(&self) -> usize {
+        self.inner.pool.filled_count()
+    }
+
+    /// Makes another free segment file. An error changes nothing.
     pub fn grow(&self) -> Result<()> {
         self.writable()?;
         self.inner.grow()?;
@@ -342,6 +370,11 @@ impl<L: Ledger> Log<L> {
     /// Bytes written to the log since it was opened, padding included.
     pub fn log_bytes(&self) -> u64 {
         self.inner.counters.log_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Free segments that growth leaves now.
+    pub fn reserve_segments(&self) -> usize {
+        Claim::Growth.leaves(self.inner.pool.used_count()) as usize
     }
 
     /// Bytes that can be appended before another segment is needed.

@@ -39,11 +39,16 @@ pub struct Pack {
 }
 
 impl<L: Ledger> Log<L> {
+    /// Whether a pack could begin without another segment file.
+    pub fn can_begin_pack(&self) -> bool {
+        self.inner.room.has_segment_for_pack()
+    }
+
     /// Begins a pack, in a free segment file if one can be spared, else in a new one.
     pub fn begin_pack(&self) -> Result<Pack> {
         self.writable()?;
         let inner = &self.inner;
-        if !inner.room.spare_segment() {
+        if !inner.room.segment_for_pack() {
             inner.grow()?;
         }
         let segno = {
@@ -84,6 +89,13 @@ impl Pack {
     /// The number of its segment.
     pub fn segno(&self) -> u32 {
         self.segment.segno
+    }
+
+    /// About how many bytes of records still fit.
+    pub fn room_bytes(&self) -> u64 {
+        let gathered = self.batch.len().next_multiple_of(BLOCK_BYTES as usize) as u64;
+        self.segment_bytes
+            .saturating_sub(self.offset + gathered + BLOCK_BYTES)
     }
 
     /// Whether a record with a body of this size still fits.

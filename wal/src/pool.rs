@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -88,6 +88,10 @@ pub(crate) struct Pool {
     files: Mutex<BTreeMap<u32, State>>,
     by_segno: RwLock<HashMap<u32, Arc<Segment>>>,
     growing: Mutex<()>,
+    /// Free files that have their space but were never written.
+    unfilled: Mutex<HashSet<u32>>,
+    /// Segments in use, for those who ask often.
+    used: AtomicUsize,
 }
 
 impl Pool {
@@ -99,6 +103,8 @@ impl Pool {
             files: Mutex::default(),
             by_segno: RwLock::default(),
             growing: Mutex::default(),
+            unfilled: Mutex::default(),
+            used: AtomicUsize::new(0),
         }
     }
 
@@ -151,7 +157,9 @@ impl Pool {
         self.files
             .lock()
             .insert(file_number, State::Used(segment.clone()));
-        self.by_segno.write().insert(segno, segment.clone());
+        let mut by_segno = self.by_segno.write();
+        by_segno.insert(segno, segment.clone());
+        self.used.store(by_segno.len(), Ordering::Relaxed);
         segment
     }
 
@@ -169,6 +177,11 @@ impl Pool {
             .values()
             .filter(|state| matches!(state, State::Free))
             .count()
+    }
+
+    /// Segments of the log and packs.
+    pub(crate) fn used_count(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn file_count(&self) -> usize {
@@ -189,12 +202,13 @@ impl Pool {
 
     /// Begins a new life in a free file. `None` if there is none.
     pub(crate) fn activate(&self, header: &SegmentHeader) -> Result<Option<Arc<Segment>>> {
-        let Some(number) = self.take_free() else {
+        let Some(number) = self.take_free(header.role == Role::Log) else {
             return Ok(None);
         };
         let file = self
             .open_file(number, true)
             .inspect_err(|_| self.add_free(number))?;
+        self.unfilled.lock().remove(&number);
         Ok(Some(self.add_segment(
             number,
             file,
@@ -203,17 +217,32 @@ impl Pool {
         )))
     }
 
-    /// Takes a free file out of the hands of others: no checkpoint lies behind its number.
-    fn take_free(&self) -> Option<u32> {
+    /// Takes a free file out of the hands of others: no checkpoint lies behind its number. The filled
+    /// ones are for the log.
+    fn take_free(&self, prefer_filled: bool) -> Option<u32> {
         let mut files = self.files.lock();
-        let (number, state) = files
+        let unfilled = self.unfilled.lock();
+        let free = files
             .iter_mut()
-            .find(|(_, state)| matches!(state, State::Free))?;
+            .filter(|(_, state)| matches!(state, State::Free));
+        let (number, state) =
+            free.min_by_key(|(number, _)| unfilled.contains(number) == prefer_filled)?;
         *state = State::Dead { segno: u32::MAX };
         Some(*number)
     }
 
-    /// Makes one more free file: zero-filled, synced, and its name durable.
+    /// Free files that the log can use at full speed.
+    pub(crate) fn filled_count(&self) -> usize {
+        let files = self.files.lock();
+        let unfilled = self.unfilled.lock();
+        let free = files
+            .iter()
+            .filter(|(_, state)| matches!(state, State::Free));
+        free.filter(|(number, _)| !unfilled.contains(number))
+            .count()
+    }
+
+    /// Makes one more free file: its space is its own, and its name durable.
     pub(crate) fn grow(&self) -> Result<()> {
         let _one_at_a_time = self.growing.lock();
         let number = self
@@ -222,8 +251,13 @@ impl Pool {
             .last_key_value()
             .map_or(1, |(last, _)| last + 1);
         let path = self.path(number);
-        self.fill(&path).map_err(|error| {
-            // A half-made file would be taken for a free one at the next open, and is.
+        let made = self.fs.open(&path, Mode::DURABLE).and_then(|file| {
+            file.allocate(self.segment_bytes)?;
+            file.sync()?;
+            self.fs.sync_dir(&self.dir)
+        });
+        made.map_err(|error| {
+            // A half-made file is removed at the next open, if not here.
             let _ = self.fs.unlink(&path);
             match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
@@ -232,11 +266,38 @@ impl Pool {
                 _ => Error::io("create", &path, error),
             }
         })?;
+        self.unfilled.lock().insert(number);
         self.add_free(number);
         Ok(())
     }
 
-    fn fill(&self, path: &Path) -> io::Result<()> {
+    /// Fills a free file with zeros, if there is one that was never written. Returns whether there was.
+    pub(crate) fn fill(&self) -> Result<bool> {
+        let _one_at_a_time = self.growing.lock();
+        let Some(number) = self.take_unfilled() else {
+            return Ok(false);
+        };
+        let path = self.path(number);
+        let filled = self.write_zeros(&path);
+        if filled.is_ok() {
+            self.unfilled.lock().remove(&number);
+        }
+        self.add_free(number);
+        filled.map_err(|error| Error::io("fill", &path, error))?;
+        Ok(true)
+    }
+
+    fn take_unfilled(&self) -> Option<u32> {
+        let mut files = self.files.lock();
+        let unfilled = self.unfilled.lock();
+        let (number, state) = files
+            .iter_mut()
+            .find(|(number, state)| matches!(state, State::Free) && unfilled.contains(number))?;
+        *state = State::Dead { segno: u32::MAX };
+        Some(*number)
+    }
+
+    fn write_zeros(&self, path: &Path) -> io::Result<()> {
         let file = self.fs.open(path, Mode::DURABLE)?;
         let zeros = vec![0; FILL_SLICE_BYTES.min(self.segment_bytes as usize)];
         let mut offset = 0;
@@ -245,7 +306,7 @@ impl Pool {
             file.write_all_at(&[slice], offset)?;
             offset += slice.len() as u64;
         }
-        self.fs.sync_dir(&self.dir)
+        Ok(())
     }
 
     /// Removes free files while `may_go` says so. Returns how many.
@@ -253,7 +314,7 @@ impl Pool {
         let mut removed = 0;
         while may_go() {
             // Nobody activates the file once it is dead; a crash that brings it back leaves it free.
-            let Some(number) = self.take_free() else {
+            let Some(number) = self.take_free(false) else {
                 break;
             };
             let path = self.path(number);
@@ -261,6 +322,7 @@ impl Pool {
                 .unlink(&path)
                 .map_err(|error| Error::io("remove", &path, error))?;
             self.files.lock().remove(&number);
+            self.unfilled.lock().remove(&number);
             removed += 1;
         }
         if removed > 0 {
@@ -315,6 +377,7 @@ impl Pool {
                 .filter_map(|segno| by_segno.remove(segno))
                 .collect()
         };
+        self.used.fetch_sub(gone.len(), Ordering::Relaxed);
         let mut files = self.files.lock();
         for segment in gone {
             // This replaces the log's own reference: what is left are readers.

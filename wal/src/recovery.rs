@@ -26,6 +26,7 @@ use crate::chain::{Chain, Unproven};
 use crate::committer::{Active, Layout};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, LockGuard, LockKind};
+use crate::hole::Hole;
 use crate::log::{Inner, Ledger, Log};
 use crate::lsn::{DurableLsn, Lsn, Position};
 use crate::options::LogOptions;
@@ -41,10 +42,28 @@ use crate::ticket::Progress;
 pub enum Access {
     /// Look at it. Nothing is written; a tail that a crash left is replayed in memory only.
     ReadOnly,
+    /// The same for a store whose log is damaged: what can be read behind the damage counts.
+    Damaged,
     /// Write to a store that exists.
     Write,
     /// Write, and create the store if it does not exist.
     Create,
+}
+
+impl Access {
+    /// Whether the store may be written.
+    pub fn writes(self) -> bool {
+        matches!(self, Access::Write | Access::Create)
+    }
+}
+
+/// What a replay meets.
+#[derive(Clone, Copy, Debug)]
+pub enum Replayed<'a> {
+    /// A record, with its batch's time.
+    Record(RecordView<'a>, u64),
+    /// A part that cannot be read.
+    Hole(&'a Hole),
 }
 
 /// A store that is locked and whose checkpoint was read, before its log is replayed.
@@ -64,7 +83,7 @@ const LOCK_NAME: &str = "LOCK";
 impl Opening {
     /// Locks the store in `dir` and reads its checkpoint.
     pub fn new(fs: Arc<dyn Fs>, dir: &Path, options: LogOptions, access: Access) -> Result<Self> {
-        let read_only = access == Access::ReadOnly;
+        let read_only = !access.writes();
         if access == Access::Create {
             fs.create_dir(dir)
                 .map_err(|error| Error::io("create", dir, error))?;
@@ -116,6 +135,10 @@ impl Opening {
         &self.checkpoint.payload
     }
 
+    pub(crate) fn is_tolerant(&self) -> bool {
+        self.access == Access::Damaged
+    }
+
     /// The superblock that counts.
     pub fn superblock(&self) -> &Superblock {
         &self.checkpoint.superblock
@@ -128,17 +151,34 @@ impl Opening {
         ledger: Arc<L>,
         mut replay: impl FnMut(RecordView<'_>, u64) -> std::result::Result<(), E>,
     ) -> std::result::Result<Log<L>, E> {
+        self.recover_replaying(ledger, |replayed| match replayed {
+            Replayed::Record(record, time_ms) => replay(record, time_ms),
+            Replayed::Hole(hole) => Err(hole.error.clone().into()),
+        })
+    }
+
+    /// The same, with the holes of a log that was opened as [`Access::Damaged`], where they are met.
+    pub fn recover_replaying<L: Ledger, E: From<Error>>(
+        self,
+        ledger: Arc<L>,
+        mut replay: impl FnMut(Replayed<'_>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Log<L>, E> {
         let superblock = self.checkpoint.superblock;
         let pool = Pool::new(self.fs.clone(), &self.dir, superblock.segment_bytes);
-        let write = self.access != Access::ReadOnly;
+        let write = self.access.writes();
         let mut chain = Chain::new(&self, &pool, write)?;
+        let mut told = 0;
         while let Some(batch) = chain.next_proven()? {
+            tell_holes(&chain.holes, &mut told, Some(batch.header.lsn), &mut replay)?;
             deliver(&batch, &mut replay)?;
         }
         let unproven = std::mem::take(&mut chain.unproven);
         for batch in unproven.iter().filter(|_| !write) {
+            let before = Some(batch.batch.header.lsn);
+            tell_holes(&chain.holes, &mut told, before, &mut replay)?;
             deliver(&batch.batch, &mut replay)?;
         }
+        tell_holes(&chain.holes, &mut told, None, &mut replay)?;
         let mut inner = self.into_inner(ledger, pool, &chain, write);
         if write {
             chain.sync()?;
@@ -171,7 +211,11 @@ impl Opening {
             read_only: !write,
             ledger,
             progress: Arc::new(Progress::new(DurableLsn::proven(tail.lsn))),
-            room: Arc::new(Room::new(segment_bytes, record_bytes_max)),
+            room: Arc::new(Room::new(
+                segment_bytes,
+                record_bytes_max,
+                self.options.teeth,
+            )),
             queue: bounded(self.options.queue_records),
             layout: Mutex::new(Layout::new(tail, chain.segno_max, chain.time_ms)),
             step: Mutex::default(),
@@ -189,7 +233,7 @@ impl Opening {
 fn take_lock(fs: &dyn Fs, dir: &Path, access: Access) -> Result<Box<dyn LockGuard>> {
     let path = dir.join(LOCK_NAME);
     let kind = match access {
-        Access::ReadOnly => LockKind::Shared,
+        Access::ReadOnly | Access::Damaged => LockKind::Shared,
         // Taking the exclusive lock creates its file; do that only where a store is or shall be.
         Access::Write if !SuperFile::exists(fs, dir).unwrap_or(false) => {
             return Err(Error::NotAStore {
@@ -221,11 +265,26 @@ fn check_segment_bytes(bytes: u64) {
 
 fn deliver<E>(
     batch: &Batch,
-    replay: &mut impl FnMut(RecordView<'_>, u64) -> std::result::Result<(), E>,
+    replay: &mut impl FnMut(Replayed<'_>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     batch
         .records()
-        .try_for_each(|record| replay(record, batch.header.time_ms))
+        .try_for_each(|record| replay(Replayed::Record(record, batch.header.time_ms)))
+}
+
+/// Tells of the holes that lie before a batch, or of all that are left; `told` counts them.
+fn tell_holes<E>(
+    holes: &[Hole],
+    told: &mut usize,
+    before: Option<Lsn>,
+    replay: &mut impl FnMut(Replayed<'_>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let next = holes[*told..].iter();
+    for hole in next.take_while(|hole| before.is_none_or(|before| hole.lsn < before)) {
+        replay(Replayed::Hole(hole))?;
+        *told += 1;
+    }
+    Ok(())
 }
 
 impl<L: Ledger> Inner<L> {

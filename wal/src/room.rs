@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::batch::{FRAME_BYTES, HEADER_BYTES};
 use crate::segment::BLOCK_BYTES;
+use crate::teeth::{Flaw, Teeth};
 
 /// What fits into the active segment and the free files, and what is promised of it.
 #[derive(Debug)]
@@ -14,7 +15,38 @@ pub(crate) struct Room {
     /// The last bytes of a segment may stay unused when the next record does not fit there.
     waste_max: u64,
     segment_bytes: u64,
+    teeth: Teeth,
 }
+
+/// What a record is for, which decides how much of the last space it may take. A record that cannot
+/// have what it needs is refused before anything of it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The store grows by it. Leaves the reserve alone.
+    Growth,
+    /// The store does not grow by it: what it replaces is dead. Takes the first part of the reserve.
+    Replacement,
+    /// It lets space be freed. Takes all that there is.
+    Relocation,
+}
+
+impl Claim {
+    /// Whole free segments that it leaves: the reserve of a store with so many segments in use. One of
+    /// them is for the log, the others are for the packs of compaction: the first of these may stay
+    /// without gain, if its victims hold an object that is awake.
+    pub(crate) fn leaves(self, used_segments: usize) -> i64 {
+        let reserve = RESERVE_SEGMENTS.min(1 + used_segments) as i64;
+        match self {
+            Claim::Growth => reserve,
+            Claim::Replacement => reserve - 1,
+            Claim::Relocation => 0,
+        }
+    }
+}
+
+/// Free segment files that growth leaves for erasing, replacing and compacting on a full disk (I9);
+/// fewer in a store of less than three.
+pub const RESERVE_SEGMENTS: usize = 4;
 
 /// Space for one record. Given back when dropped.
 #[derive(Debug)]
@@ -43,12 +75,13 @@ fn bytes_max(body_bytes: usize) -> u64 {
 }
 
 impl Room {
-    pub(crate) fn new(segment_bytes: u64, record_bytes_max: usize) -> Self {
+    pub(crate) fn new(segment_bytes: u64, record_bytes_max: usize, teeth: Teeth) -> Self {
         Room {
             available: AtomicI64::new(0),
             reserved: AtomicI64::new(0),
             waste_max: bytes_max(record_bytes_max),
             segment_bytes,
+            teeth,
         }
     }
 
@@ -77,7 +110,18 @@ impl Room {
     }
 
     /// Promises room for a body, if there is any.
-    pub(crate) fn reserve(self: &Arc<Self>, body_bytes: usize) -> Option<Reservation> {
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        body_bytes: usize,
+        claim: Claim,
+        used_segments: usize,
+    ) -> Option<Reservation> {
+        let left = if self.teeth.has(Flaw::NoReserve) {
+            0
+        } else {
+            claim.leaves(used_segments)
+        };
+        let left = left * self.usable(self.segment_bytes - BLOCK_BYTES);
         let bytes = bytes_max(body_bytes) as i64;
         let reserved = self.reserved.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let reservation = Reservation {
@@ -85,7 +129,7 @@ impl Room {
             bytes,
             body_bytes,
         };
-        (reserved <= self.available.load(Ordering::Acquire)).then_some(reservation)
+        (reserved + left <= self.available.load(Ordering::Acquire)).then_some(reservation)
     }
 
     /// Takes bytes out of what can be promised, if they are not promised.
@@ -99,12 +143,28 @@ impl Room {
         unpromised
     }
 
+    /// Takes a free file out of what can be promised, for a pack. What says where the records of a pack
+    /// lie takes less than a quarter of it: that much stays.
+    pub(crate) fn segment_for_pack(&self) -> bool {
+        self.take_segment(self.usable(self.segment_bytes - BLOCK_BYTES) / 4)
+    }
+
+    /// Whether there is a free file for a pack.
+    pub(crate) fn has_segment_for_pack(&self) -> bool {
+        let usable = self.usable(self.segment_bytes - BLOCK_BYTES);
+        self.left() >= usable + usable / 4
+    }
+
     /// Takes a free file out of what can be promised, if another one stays.
     pub(crate) fn spare_segment(&self) -> bool {
+        self.take_segment(self.usable(self.segment_bytes - BLOCK_BYTES))
+    }
+
+    fn take_segment(&self, stays: i64) -> bool {
         let usable = self.usable(self.segment_bytes - BLOCK_BYTES);
         self.available.fetch_sub(usable, Ordering::AcqRel);
         // Looked at afterwards: what was promised meanwhile counts.
-        let spare = self.left() >= usable;
+        let spare = self.left() >= stays;
         if !spare {
             self.available.fetch_add(usable, Ordering::AcqRel);
         }

@@ -386,6 +386,13 @@ impl File for SimFile {
             .set_len(&self.path, self.inode, len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match self.byte_len()? < len {
+            true => self.set_len(len),
+            false => Ok(()),
+        }
+    }
+
     fn as_std(&self) -> Option<&std::fs::File> {
         None
     }

@@ -19,6 +19,8 @@ pub enum Flaw {
     ReuseLiveSegment,
     /// I8: a failed write is taken for a success.
     AcknowledgeAfterError,
+    /// I9: growth takes the reserve.
+    NoReserve,
     /// I10: a class's old dictionary is removed when it gets a new one.
     DropOldDictionary,
     /// Recovery serves its tail without writing it again.

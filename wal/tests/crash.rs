@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use dovehouse_wal::bytes::{Put, Reader};
 use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs, first_failure, for_each_seed};
-use dovehouse_wal::{Access, Error, Flaw, Log, Opening, Record, Teeth, Ticket};
+use dovehouse_wal::{Access, Claim, Error, Flaw, Log, Opening, Record, Teeth, Ticket};
 use parking_lot::Mutex;
 
 mod common;
@@ -82,7 +82,7 @@ impl Store {
         body.put_u32(object);
         body.put_u64(*count + 1);
         body.resize(body.len() + padding, object as u8);
-        let reservation = self.log.reserve(body.len())?;
+        let reservation = self.log.reserve(body.len(), Claim::Growth)?;
         let record = Record {
             kind: 1,
             flags: 0,

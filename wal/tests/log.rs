@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dovehouse_wal::fs::{Fs, RealFs};
 use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs};
 use dovehouse_wal::{
-    Access, Drive, Error, Log, LogOptions, Lsn, Opening, Record, Teeth, Ticket, TicketState,
+    Access, Claim, Drive, Error, Log, LogOptions, Lsn, Opening, Record, Teeth, Ticket, TicketState,
 };
 
 mod common;
@@ -36,7 +36,7 @@ fn open(fs: &SimFs) -> (Log<Book>, Replayed) {
 }
 
 fn append(log: &Log<Book>, body: &[u8]) -> Result<Ticket, Error> {
-    let reservation = log.reserve(body.len())?;
+    let reservation = log.reserve(body.len(), Claim::Growth)?;
     log.append(
         Record {
             kind: 1,

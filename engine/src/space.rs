@@ -1,0 +1,97 @@
+//! Room for records: who may take the last of it, and what is done when there is none.
+//!
+//! On a full disk, growth is refused; what replaces, erases or moves goes on in the reserve, and
+//! compaction makes room for it (I9). Nobody has to step in: when space is freed, growth is accepted
+//! again.
+
+use std::sync::atomic::Ordering;
+
+use dovehouse_wal::{Claim, Reservation};
+
+use crate::compact::Pace;
+use crate::engine::Inner;
+use crate::error::{Error, Result};
+use crate::id::{ClassId, ObjectId};
+
+/// A commit that does not grow its object may take from the reserve, up to this size.
+pub(crate) const REPLACEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Growth compacts the store until this part of it is dead. The fuller it is, the more must be moved
+/// for each byte that is freed: seven times as much here.
+const DEAD_PART_MIN: f64 = 0.15;
+
+/// Rounds of making room before a claim is refused.
+const ATTEMPTS: usize = 4;
+
+/// What a class may take; see [`crate::Engine::set_quota`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// The most that the state of one object may take, uncompressed, in bytes.
+    pub object_bytes: Option<u64>,
+    /// The most that all objects of the class may take on disk, in bytes of their live records.
+    pub class_bytes: Option<u64>,
+}
+
+impl Inner {
+    /// Room for a record. If there is none, makes some before it gives up.
+    pub(crate) fn reserve(&self, body_bytes: usize, claim: Claim) -> Result<Reservation> {
+        for _ in 0..ATTEMPTS {
+            match self.log.reserve(body_bytes, claim) {
+                Err(error) if error.is_full() && self.may_make_room(claim) => {
+                    self.make_room()?;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+        Ok(self.log.reserve(body_bytes, claim)?)
+    }
+
+    /// Whether it may help to make room. For growth it is tried as long as a part of the store is dead
+    /// that replacing objects can live on, and if the log has gone on since the last time: what it costs
+    /// must not fall on every commit that is refused.
+    fn may_make_room(&self, claim: Claim) -> bool {
+        match claim {
+            Claim::Growth => {
+                let (live, room) = self.settled_bytes();
+                let now = self.log.log_bytes() + 1;
+                let dead = room.saturating_sub(live);
+                dead >= self.segment_room()
+                    && dead as f64 >= DEAD_PART_MIN * room as f64
+                    && self.upkeep.full_at.swap(now, Ordering::Relaxed) != now
+            }
+            Claim::Replacement => true,
+            // Compaction is what asks.
+            Claim::Relocation => false,
+        }
+    }
+
+    /// Frees what is dead, and moves what is not.
+    fn make_room(&self) -> Result<()> {
+        if self.checkpoint(false)?.freed_segments == 0 {
+            self.compact(Pace::Pressed, |_| ())?;
+        }
+        Ok(())
+    }
+
+    /// Refuses growth beyond a quota.
+    pub(crate) fn check_quota(
+        &self,
+        class: ClassId,
+        id: ObjectId,
+        state_bytes: usize,
+        record_bytes: usize,
+    ) -> Result<()> {
+        let quotas = self.quotas.read();
+        let Some(quota) = quotas.get(&class) else {
+            return Ok(());
+        };
+        let exceeded = |what: String, bytes: u64, limit: Option<u64>| match limit {
+            Some(limit) if bytes > limit => Err(Error::Quota { what, bytes, limit }),
+            _ => Ok(()),
+        };
+        let object = format!("object {id}");
+        exceeded(object, state_bytes as u64, quota.object_bytes)?;
+        let class_bytes = self.index.usage.class_bytes(class) + record_bytes as u64;
+        exceeded(format!("class {}", class.0), class_bytes, quota.class_bytes)
+    }
+}
