@@ -33,13 +33,15 @@ fn engine(objects: u64) -> (Engine, ClassId) {
         .expect("an empty disk");
     let class = engine.class("Bench").expect("a class");
     let mut rng = fastrand::Rng::with_seed(1);
+    let mut last = None;
     for number in 0..objects {
         let mut object = engine.wake(class, id(number)).expect("asleep");
         for entry in 0..3 {
             object.put(format!("entry:{entry:02}").as_bytes(), &document(&mut rng));
         }
-        object.commit().expect("room");
+        last = object.commit().expect("room");
     }
+    last.expect("a commit").wait().expect("a disk in memory");
     (engine, class)
 }
 
@@ -62,7 +64,6 @@ fn log(c: &mut Criterion) {
     });
 
     let (engine, _) = engine(2000);
-    engine.checkpoint().expect("room");
     let view = engine.log();
     let segment = view.segments().remove(0);
     let batches: Vec<_> = view

@@ -1,38 +1,14 @@
 //! The engine as its users see it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use dovehouse_engine::wal::Error as LogError;
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs};
-use dovehouse_engine::{Alarm, ClassId, Engine, Error, List, Object, PAGE_BYTES, Teeth};
+use dovehouse_engine::{Alarm, ClassId, Engine, Error, List, PAGE_BYTES, Teeth};
 
 mod common;
 
-use common::{Model, builder, id, is_stop, transaction};
-
-fn open(fs: &SimFs) -> (Engine, ClassId) {
-    let engine = builder(fs, Teeth::default()).open().unwrap();
-    let class = engine.class("Room").unwrap();
-    (engine, class)
-}
-
-fn commit(object: &mut Object) {
-    if let Some(ticket) = object.commit().unwrap() {
-        ticket.wait().unwrap();
-    }
-}
-
-fn put(engine: &Engine, class: ClassId, number: u8, value: &[u8]) {
-    let mut object = engine.wake(class, id(number)).unwrap();
-    object.put(b"value", value);
-    commit(&mut object);
-}
-
-fn value(engine: &Engine, class: ClassId, number: u8) -> Result<Option<Vec<u8>>, Error> {
-    let object = engine.wake(class, id(number))?;
-    Ok(object.get(b"value").map(<[u8]>::to_vec))
-}
+use common::{Model, builder, commit, id, is_stop, open, put, transaction, value};
 
 #[test]
 fn what_was_committed_is_there_after_sleep_after_a_power_cut_and_after_a_clean_close() {
@@ -335,63 +311,6 @@ fn an_object_with_deltas_moves_as_an_image_when_it_sleeps_and_not_under_its_owne
 }
 
 #[test]
-fn damage_to_one_object_costs_that_object_and_nothing_else() {
-    let fs = SimFs::new(10);
-    let (engine, class) = open(&fs);
-    for number in 1..=3 {
-        put(&engine, class, number, &[number; 500]);
-    }
-    let hurt = engine.objects().nth(1).unwrap().unwrap();
-    engine.close().unwrap();
-    let head = hurt.entry.head;
-    let path = Path::new("store").join(format!("segment-{:08}", head.segno()));
-    fs.rot(&path, u64::from(head.offset()) + 30, |byte| *byte ^= 1);
-
-    let (engine, class) = open(&fs.process_death());
-    let error = value(&engine, class, 2).unwrap_err();
-    assert!(
-        matches!(error, Error::Log(LogError::Corrupt { .. })),
-        "{error}"
-    );
-    assert_eq!(value(&engine, class, 1).unwrap().unwrap(), [1; 500]);
-    assert_eq!(value(&engine, class, 3).unwrap().unwrap(), [3; 500]);
-    assert_eq!(engine.objects().filter(Result::is_err).count(), 1);
-}
-
-#[test]
-fn damage_to_an_index_entry_is_reported_and_never_taken_for_absence() {
-    let fs = SimFs::new(11);
-    let (engine, class) = open(&fs);
-    put(&engine, class, 1, b"one");
-    let slot = engine.objects().next().unwrap().unwrap().slot;
-    engine.close().unwrap();
-    fs.rot(
-        &Path::new("store").join("slots"),
-        slot.get() * 32 + 3,
-        |byte| *byte ^= 1,
-    );
-    let (engine, class) = open(&fs.process_death());
-    let error = value(&engine, class, 1).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-}
-
-#[test]
-fn a_lost_bucket_of_the_id_table_is_reported_and_never_taken_for_absence() {
-    let fs = SimFs::new(12);
-    let (engine, class) = open(&fs);
-    put(&engine, class, 1, b"one");
-    engine.close().unwrap();
-    let path = Path::new("store").join("ids");
-    let content = fs.content(&path).unwrap();
-    for at in (8..content.len().min(4096)).filter(|at| content[*at] != 0) {
-        fs.rot(&path, at as u64, |byte| *byte = 0);
-    }
-    let (engine, class) = open(&fs.process_death());
-    let error = value(&engine, class, 1).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-}
-
-#[test]
 fn after_a_failed_write_objects_are_read_as_they_were_last_durable() {
     let fs = SimFs::new(13);
     let (engine, class) = open(&fs);
@@ -413,86 +332,6 @@ fn after_a_failed_write_objects_are_read_as_they_were_last_durable() {
     assert_eq!(value(&engine, class, 1).unwrap().unwrap(), b"durable");
     assert!(engine.stopped().is_some());
     assert!(is_stop(&engine.checkpoint().unwrap_err()));
-}
-
-/// Three objects with two commits each, one batch for each commit, none of them in a checkpoint; and where
-/// the batches of the second commits start.
-fn store_with_a_tail(seed: u64) -> (SimFs, [u64; 3]) {
-    let fs = SimFs::new(seed);
-    let (engine, class) = open(&fs);
-    (1..=3).for_each(|number| put(&engine, class, number, b"first"));
-    let mut objects: Vec<_> = (1..=3)
-        .map(|number| engine.wake(class, id(number)).unwrap())
-        .collect();
-    let starts = [0, 1, 2].map(|at| {
-        objects[at].put(b"value", b"second");
-        commit(&mut objects[at]);
-        let log = engine.log();
-        let segment = log.segments().pop().unwrap();
-        let last = log.batches(&segment).last().unwrap().unwrap();
-        u64::from(last.header.lsn.offset())
-    });
-    (fs.process_death(), starts)
-}
-
-#[test]
-fn damage_in_the_tail_refuses_the_open_with_names_and_costs_only_what_it_hits() {
-    let (fs, starts) = store_with_a_tail(40);
-    let path = Path::new("store/segment-00000001");
-    // In the value of the second object's second commit.
-    let content = fs.content(path).unwrap();
-    let from = starts[1] as usize;
-    let value = content[from..]
-        .windows(6)
-        .position(|bytes| bytes == b"second")
-        .unwrap();
-    fs.rot(path, (from + value) as u64, |byte| *byte ^= 0x40);
-    let refused = builder(&fs, Teeth::default()).open().unwrap_err();
-    let message = refused.to_string();
-    assert!(message.contains("segment-00000001"), "{message}");
-    assert!(message.contains(&id(2).to_string()), "{message}");
-    let Error::DamagedLog { cause, objects } = refused else {
-        panic!("{message}");
-    };
-    assert!(matches!(cause, LogError::Corrupt { offset, .. } if offset == starts[1]));
-    assert_eq!(objects, Some(vec![id(2)]));
-
-    let engine = builder(&fs, Teeth::default()).open_damaged().unwrap();
-    let class = engine.class("Room").unwrap();
-    assert_eq!(value_of(&engine, class, 1), b"second");
-    assert_eq!(value_of(&engine, class, 3), b"second");
-    assert!(matches!(
-        engine.wake(class, id(2)),
-        Err(Error::Damaged { .. })
-    ));
-    let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"value", b"third");
-    assert!(matches!(
-        object.commit(),
-        Err(Error::Log(LogError::ReadOnly))
-    ));
-}
-
-fn value_of(engine: &Engine, class: ClassId, number: u8) -> Vec<u8> {
-    value(engine, class, number).unwrap().unwrap()
-}
-
-#[test]
-fn damage_that_hides_whose_it_is_puts_all_in_doubt_but_those_seen_behind_it() {
-    let (fs, starts) = store_with_a_tail(41);
-    let path = Path::new("store/segment-00000001");
-    for offset in starts[1]..starts[1] + 200 {
-        fs.rot(path, offset, |byte| *byte = 0xAA);
-    }
-    let refused = builder(&fs, Teeth::default()).open().unwrap_err();
-    assert!(matches!(refused, Error::DamagedLog { objects: None, .. }));
-    let engine = builder(&fs, Teeth::default()).open_damaged().unwrap();
-    let class = engine.class("Room").unwrap();
-    assert_eq!(value_of(&engine, class, 3), b"second", "committed later");
-    for number in [1, 2] {
-        let woken = engine.wake(class, id(number));
-        assert!(matches!(woken, Err(Error::Damaged { .. })), "{number}");
-    }
 }
 
 #[test]

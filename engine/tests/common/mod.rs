@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dovehouse_engine::wal::sim::SimFs;
-use dovehouse_engine::{Alarm, Builder, Engine, Error, List, Object, ObjectId, PAGE_BYTES, Teeth};
+use dovehouse_engine::{
+    Alarm, Builder, ClassId, Engine, Error, List, Object, ObjectId, PAGE_BYTES, Teeth,
+};
 
 /// Small segments, no threads, all on the simulated disk.
 pub(crate) fn builder(fs: &SimFs, teeth: Teeth) -> Builder {
@@ -162,4 +164,27 @@ pub(crate) fn is_stop(error: &Error) -> bool {
         error,
         Error::Log(LogError::Poisoned { .. } | LogError::Io { .. })
     )
+}
+
+pub(crate) fn open(fs: &SimFs) -> (Engine, ClassId) {
+    let engine = builder(fs, Teeth::default()).open().unwrap();
+    let class = engine.class("Room").unwrap();
+    (engine, class)
+}
+
+pub(crate) fn commit(object: &mut Object) {
+    if let Some(ticket) = object.commit().unwrap() {
+        ticket.wait().unwrap();
+    }
+}
+
+pub(crate) fn put(engine: &Engine, class: ClassId, number: u8, value: &[u8]) {
+    let mut object = engine.wake(class, id(number)).unwrap();
+    object.put(b"value", value);
+    commit(&mut object);
+}
+
+pub(crate) fn value(engine: &Engine, class: ClassId, number: u8) -> Result<Option<Vec<u8>>, Error> {
+    let object = engine.wake(class, id(number))?;
+    Ok(object.get(b"value").map(<[u8]>::to_vec))
 }
