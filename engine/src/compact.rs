@@ -20,8 +20,9 @@ use dovehouse_wal::{Claim, Pack, Record, Reservation, Segment, Ticket};
 
 use crate::engine::{Engine, Inner};
 use crate::error::Result;
+use crate::expire::{Expired, encode_expire};
 use crate::index::{Move, Note};
-use crate::packing::{Chained, Packing, Written};
+use crate::packing::{Chained, Forgotten, Packing, Written};
 use crate::record::Kind;
 use crate::remap::{Moved, encode_remap};
 use crate::stats::add;
@@ -35,6 +36,8 @@ const FREE_FILES_PART: usize = 20;
 const MOVES_MAX: usize = 64;
 /// What such a record's body takes at most.
 const REMAP_BYTES_MAX: usize = 4 + 32 * MOVES_MAX;
+/// And an EXPIRE record's of as many objects.
+const EXPIRE_BYTES_MAX: usize = 48 * MOVES_MAX;
 
 /// What compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,10 +207,13 @@ impl Inner {
         let mut packing = Packing::new(self, compactor, pace);
         let written = packing.write_out(survivors);
         let full = std::mem::take(&mut packing.full);
+        let forgotten = std::mem::take(&mut packing.forgotten);
         let moved = written.and_then(|written| {
             // The packs are named from here on, so that what is said to lie there is found.
             self.checkpoint(false)?;
-            self.remap(written)
+            let moving = self.remap(written)?;
+            self.forget_all(&forgotten)?;
+            Ok(moving)
         });
         // Whatever became of them: what the index does not have of these packs now is dead.
         let between_checkpoints = self.reclaim.lock();
@@ -251,6 +257,41 @@ impl Inner {
                 moving.count(std::slice::from_ref(written), ticket);
             }
         }
+        Ok(())
+    }
+
+    /// Lets erased objects be forgotten, unless they are awake.
+    fn forget_all(&self, forgotten: &[Forgotten]) -> Result<()> {
+        let mut last: Option<Ticket> = None;
+        for some in forgotten.chunks(MOVES_MAX) {
+            let reservation = self.log.reserve(EXPIRE_BYTES_MAX, Claim::Relocation)?;
+            let awake = self.awake.lock();
+            let mut cells = Vec::new();
+            let mut body = Vec::new();
+            for Forgotten { slot, from, id } in some.iter().filter(|one| !awake.contains(&one.id)) {
+                cells.push((self.index.cell(*slot)?, from.head, *id));
+                body.push(Expired {
+                    slot: *slot,
+                    generation: from.generation,
+                    seq: from.seq,
+                    id: *id,
+                });
+            }
+            let waiting: Vec<_> = cells.iter().map(|(cell, ..)| cell.clone()).collect();
+            let record = Record {
+                kind: Kind::Expire as u8,
+                flags: 0,
+                note: Some(Note::Expiries(cells)),
+                body: encode_expire(&body),
+            };
+            let ticket = self.log.append(record, reservation)?;
+            // Whoever wakes one of them waits until it is forgotten.
+            for cell in waiting {
+                cell.set_first_ticket(ticket.clone());
+            }
+            last = Some(ticket);
+        }
+        last.map_or(Ok(()), |ticket| ticket.wait().map(drop))?;
         Ok(())
     }
 

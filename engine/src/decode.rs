@@ -4,6 +4,7 @@ use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{Lsn, RecordView};
 
 use crate::codec::Stored;
+use crate::expire::decode_expire;
 use crate::group::decode_members;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::record::{self, Header, Kind, Meta, Operation};
@@ -36,6 +37,8 @@ pub enum Decoded {
         /// The size of all states, with what is said of them, before compression.
         state_bytes: u64,
     },
+    /// Erased objects are forgotten: the slots that they had, and their ids.
+    Expire(Vec<(Slot, ObjectId)>),
     /// A change on top of the record before it.
     Delta {
         /// The object and the commit.
@@ -127,6 +130,7 @@ impl Decoded {
             Some(Kind::Class) => class(reader),
             Some(Kind::Remap) => remap(reader),
             Some(Kind::Group) => group(reader),
+            Some(Kind::Expire) => expire(reader),
             _ => Some(Decoded::Other),
         };
         decoded.unwrap_or(Decoded::Malformed)
@@ -199,6 +203,12 @@ fn group(mut reader: Reader<'_>) -> Option<Decoded> {
         dictionary: stored.dictionary,
         state_bytes: stored.state_bytes as u64,
     })
+}
+
+fn expire(mut reader: Reader<'_>) -> Option<Decoded> {
+    let all = decode_expire(&mut reader)?;
+    let forgotten = all.into_iter().map(|expired| (expired.slot, expired.id));
+    Some(Decoded::Expire(forgotten.collect()))
 }
 
 fn class(mut reader: Reader<'_>) -> Option<Decoded> {

@@ -135,10 +135,11 @@ impl IdTable {
         Ok(page.iter().all(|byte| *byte == 0) || crc_of(&page) == page[4..8])
     }
 
-    /// Begins an update by these new ids. `fingerprint_of` gives the fingerprint in a slot's entry; the
+    /// Begins an update by these ids that are gone and these new ones. `fingerprint_of` gives the fingerprint in a slot's entry; the
     /// entries of the new slots must be in the slot table already.
     pub(crate) fn prepare(
         &self,
+        gone: &[(IdHash, Slot)],
         new: &[(IdHash, Slot)],
         fingerprint_of: &dyn Fn(Slot) -> Result<Option<u32>>,
     ) -> Result<IdUpdate> {
@@ -148,6 +149,9 @@ impl IdTable {
             pages: HashMap::new(),
             replaced: Vec::new(),
         };
+        for (hash, slot) in gone {
+            update.remove(&self.file, *hash, *slot)?;
+        }
         for (hash, slot) in new {
             while !update.insert(&self.file, *hash, *slot)? {
                 update.split(&self.file, *hash, fingerprint_of)?;
@@ -236,6 +240,19 @@ impl IdUpdate {
             self.page(file, bucket)?,
             slot.get() << FINGERPRINT_BITS | hash.short(),
         ))
+    }
+
+    /// Takes an entry out of its bucket, if it is there.
+    fn remove(&mut self, file: &IndexFile, hash: IdHash, slot: Slot) -> Result<()> {
+        let bucket = self.bucket(hash);
+        let page = self.page(file, bucket)?;
+        let word = slot.get() << FINGERPRINT_BITS | hash.short();
+        for at in 1..WORDS {
+            if get_word(page, at) == word {
+                page[at * 8..at * 8 + 8].fill(0);
+            }
+        }
+        Ok(())
     }
 
     /// Splits the bucket of this hash into two fresh ones.
@@ -370,7 +387,7 @@ mod tests {
                 .borrow_mut()
                 .extend(new.iter().map(|(hash, slot)| (*slot, hash.fingerprint())));
             let fingerprint_of = |slot| Ok(known.borrow().get(&slot).copied());
-            let mut update = table.prepare(&new, &fingerprint_of).unwrap();
+            let mut update = table.prepare(&[], &new, &fingerprint_of).unwrap();
             table.write(&mut update).unwrap();
             before_adopting(round.start);
             payload.clear();

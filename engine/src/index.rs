@@ -1,6 +1,6 @@
 //! Where every object is: the tables of the last checkpoint, and the overlay on top of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -35,6 +35,8 @@ pub(crate) struct Index {
     pub(crate) usage: Usage,
     pub(crate) teeth: Teeth,
     next_slot: AtomicU64,
+    /// Slots of objects that are forgotten, to be used before new ones.
+    free_slots: Mutex<BTreeSet<Slot>>,
     next_dictionary: AtomicU32,
     key: HashKey,
     /// Whether the index files are exactly what a checkpoint wrote: not between a crash and the first
@@ -53,6 +55,8 @@ pub(crate) enum Note {
     },
     /// Versions that were written to other places.
     Moves(Vec<Move>),
+    /// Objects that are to be forgotten: each with the place of its ERASE record, and its id.
+    Expiries(Vec<(Arc<Cell>, Lsn, ObjectId)>),
 }
 
 /// A version that compaction wrote to another place.
@@ -95,6 +99,16 @@ impl Ledger for Index {
                 }
                 Lsn::NONE
             }
+            Note::Expiries(all) => {
+                for (cell, from, id) in all {
+                    if let Some((class, dead)) = cell.expire(from, id, placed.lsn, placed.durable) {
+                        self.usage.release(class, dead);
+                        self.forget_id(cell.slot, &id);
+                        self.free_slot(cell.slot);
+                    }
+                }
+                Lsn::NONE
+            }
         }
     }
 }
@@ -133,6 +147,7 @@ impl Index {
             usage: Usage::default(),
             teeth,
             next_slot: AtomicU64::new(next_slot),
+            free_slots: Mutex::default(),
             next_dictionary: AtomicU32::new(1),
             key,
             settled: AtomicBool::new(true),
@@ -159,7 +174,12 @@ impl Index {
 
     fn decode_rest(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         self.next_dictionary = AtomicU32::new(u32::try_from(reader.varint()?).ok()?);
-        self.usage.decode_classes(reader)
+        self.usage.decode_classes(reader)?;
+        let mut free_slots = self.free_slots.lock();
+        for _ in 0..reader.length()? {
+            free_slots.insert(Slot::new(reader.varint()?)?);
+        }
+        Some(())
     }
 
     fn encode_payload(&self, ids: &IdUpdate, zones: &[u64], usage: &[u8]) -> Vec<u8> {
@@ -172,6 +192,11 @@ impl Index {
         payload.extend_from_slice(usage);
         payload.put_varint(u64::from(self.next_dictionary.load(Ordering::Acquire)));
         self.usage.encode_classes(&mut payload);
+        let free_slots = self.free_slots.lock();
+        payload.put_varint(free_slots.len() as u64);
+        free_slots
+            .iter()
+            .for_each(|slot| payload.put_varint(slot.get()));
         payload
     }
 
@@ -185,8 +210,35 @@ impl Index {
         self.next_slot.load(Ordering::Acquire)
     }
 
-    /// A slot for a new object.
-    pub(crate) fn allocate_slot(&self) -> Result<Slot> {
+    /// Lets go of an id, if it still means this slot: another object may have it by now.
+    pub(crate) fn forget_id(&self, slot: Slot, id: &ObjectId) {
+        let mut new_ids = self.new_ids.write();
+        if new_ids.get(id) == Some(&slot) {
+            new_ids.remove(id);
+        }
+    }
+
+    /// Lets another object have the slot of one that is forgotten.
+    pub(crate) fn free_slot(&self, slot: Slot) {
+        self.free_slots.lock().insert(slot);
+    }
+
+    /// A cell for a new object: of a free slot, or of a new one.
+    pub(crate) fn allocate_cell(&self) -> Result<Arc<Cell>> {
+        loop {
+            let Some(slot) = self.free_slots.lock().pop_first() else {
+                return self.cell(self.allocate_slot()?);
+            };
+            let cell = self.cell(slot)?;
+            // After a crash the list may name a slot whose expiry was lost.
+            if cell.newest().is_some_and(|newest| newest.expired) {
+                return Ok(cell);
+            }
+            self.overlay.release(cell);
+        }
+    }
+
+    fn allocate_slot(&self) -> Result<Slot> {
         let number = self.next_slot.fetch_add(1, Ordering::AcqRel);
         Slot::new(number).ok_or(Error::Limit {
             what: "the number of objects",
@@ -197,6 +249,7 @@ impl Index {
     /// Keeps slots that replay found from being given away.
     pub(crate) fn note_slot(&self, slot: Slot) {
         self.next_slot.fetch_max(slot.get() + 1, Ordering::AcqRel);
+        self.free_slots.lock().remove(&slot);
     }
 
     /// A number for a new dictionary. None is given twice, not even if a file is lost.
@@ -224,7 +277,7 @@ impl Index {
         for slot in self.ids.candidates(hash)? {
             if self
                 .newest(slot)?
-                .is_some_and(|entry| entry.fingerprint == hash.fingerprint())
+                .is_some_and(|entry| !entry.expired && entry.fingerprint == hash.fingerprint())
             {
                 found.push(slot);
             }
@@ -269,8 +322,13 @@ impl Index {
             .filter_map(|copy| Some((self.ids.hash(&copy.new_id?), copy.slot)));
         let new_ids: Vec<_> = new_ids.collect();
         let fingerprint_of = |slot| Ok(self.slots.get(slot)?.map(|entry| entry.fingerprint));
-        let mut ids = self.ids.prepare(&new_ids, &fingerprint_of)?;
-        if !new_ids.is_empty() {
+        let gone = copies.iter().flat_map(|copy| {
+            let of_id = |id| (self.ids.hash(id), copy.slot);
+            copy.gone_ids.iter().map(of_id)
+        });
+        let gone: Vec<_> = gone.collect();
+        let mut ids = self.ids.prepare(&gone, &new_ids, &fingerprint_of)?;
+        if !new_ids.is_empty() || !gone.is_empty() {
             self.ids.write(&mut ids)?;
         }
         let times: Vec<_> = copies
@@ -295,11 +353,11 @@ impl Index {
                 self.alarms.settle(copy.slot, due_ms);
             }
         });
-        let mut new_ids = self.new_ids.write();
-        for id in copies.iter().filter_map(|copy| copy.new_id) {
-            new_ids.remove(&id);
+        for copy in copies {
+            if let Some(id) = copy.new_id {
+                self.forget_id(copy.slot, &id);
+            }
         }
-        drop(new_ids);
         self.settled.store(true, Ordering::Release);
     }
 }

@@ -71,10 +71,11 @@ impl Engine {
     }
 
     fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
-        match self.inner.index.overlay.get(slot) {
-            Some(cell) => Ok(cell.durable(self.inner.log.durable())),
-            None => self.inner.index.slots.get(slot),
-        }
+        let entry = match self.inner.index.overlay.get(slot) {
+            Some(cell) => cell.durable(self.inner.log.durable()),
+            None => self.inner.index.slots.get(slot)?,
+        };
+        Ok(entry.filter(|entry| !entry.expired))
     }
 }
 

@@ -23,6 +23,7 @@ mod dictionary;
 mod doubt;
 mod engine;
 mod error;
+mod expire;
 mod group;
 mod id;
 mod ids;

@@ -118,7 +118,7 @@ impl Object {
         }
         loop {
             let durable = self.engine.log.durable();
-            let Some(entry) = cell.durable(durable) else {
+            let Some(entry) = cell.durable(durable).filter(|entry| !entry.expired) else {
                 return Ok(None);
             };
             if let Some(loaded) = self.engine.load(cell.slot, &entry)? {
@@ -527,6 +527,7 @@ impl Object {
             generation: header.generation,
             class: self.class,
             erased: kind == Kind::Erase,
+            expired: false,
             depth: header.depth,
             fingerprint: self.engine.index.fingerprint(&self.id),
         };
@@ -555,10 +556,11 @@ impl Object {
     /// Gives the object a slot.
     fn new_cell(&mut self) -> Result<Arc<Cell>> {
         let index = &self.engine.index;
-        let slot = index.allocate_slot()?;
-        let cell = index.overlay.get_or_insert(slot, || Ok::<_, Error>(None))?;
+        let cell = index.allocate_cell()?;
+        // The slot may have had another object: its records must not be taken for this one's.
+        self.head.generation = cell.newest().map_or(0, |newest| newest.generation);
         cell.set_new_id(self.id);
-        index.note_id(self.id, slot);
+        index.note_id(self.id, cell.slot);
         self.cell = Some(cell.clone());
         Ok(cell)
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dovehouse_wal::{DurableLsn, Lsn, Ticket};
 use parking_lot::{Mutex, RwLock};
 
+use crate::expire::Expired;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::slots::{Entry, Place};
 use crate::usage::Extent;
@@ -41,21 +42,29 @@ struct CellState {
     dirty: bool,
     /// Set until the id table has it.
     new_id: Option<ObjectId>,
+    /// Until the id table has forgotten them.
+    gone_ids: Vec<ObjectId>,
     /// The last commit of an object that was put to sleep before it was durable.
     last_ticket: Option<Ticket>,
 }
 
 /// What a checkpoint writes of one cell.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Copied {
     pub(crate) slot: Slot,
     pub(crate) entry: Entry,
     pub(crate) entry_at: Lsn,
     pub(crate) due: DueChange,
     pub(crate) new_id: Option<ObjectId>,
+    pub(crate) gone_ids: Vec<ObjectId>,
 }
 
 impl CellState {
+    fn forget_id(&mut self, id: ObjectId) {
+        self.new_id.take_if(|new| *new == id);
+        self.gone_ids.push(id);
+    }
+
     fn supersede(&mut self, entry: Entry, at: Lsn, durable: DurableLsn) -> Vec<Extent> {
         if self.newest.is_some() && durable.covers(self.newest_at) {
             self.durable = self.newest;
@@ -125,6 +134,41 @@ impl Cell {
         Some((before.class, state.supersede(before.moved(to), at, durable)))
     }
 
+    /// The object is forgotten, if its newest version is still the one at `from`. Returns its class and
+    /// what is dead now.
+    pub(crate) fn expire(
+        &self,
+        from: Lsn,
+        id: ObjectId,
+        at: Lsn,
+        durable: DurableLsn,
+    ) -> Option<(ClassId, Vec<Extent>)> {
+        let mut state = self.state.lock();
+        let before = state.newest.filter(|newest| newest.head == from)?;
+        let dead = state.supersede(before.forgotten(), at, durable);
+        state.forget_id(id);
+        Some((before.class, dead))
+    }
+
+    /// The same at replay, if the version that was forgotten is the newest, or was and others followed.
+    /// Returns what is dead now, and whether the slot is free; `None` if the record counts for nothing.
+    pub(crate) fn replay_expired(&self, expired: &Expired) -> Option<(Vec<Extent>, bool)> {
+        let newest = self.newest();
+        let version = (expired.generation, expired.seq);
+        let current = newest.filter(|newest| newest.version() == version && newest.erased);
+        let later = newest.filter(|newest| newest.generation > expired.generation);
+        let dead = match (current, later) {
+            (Some(entry), _) => self.replay(entry.forgotten()),
+            (None, Some(_)) => Vec::new(),
+            (None, None) => return None,
+        };
+        let mut state = self.state.lock();
+        state.forget_id(expired.id);
+        state.dirty = true;
+        let is_free = state.newest.is_some_and(|newest| newest.expired);
+        Some((dead, is_free))
+    }
+
     /// The newest version, whether or not it is durable.
     pub(crate) fn newest(&self) -> Option<Entry> {
         self.state.lock().newest
@@ -187,6 +231,11 @@ impl Cell {
         self.state.lock().last_ticket = ticket;
     }
 
+    /// The same, unless a later commit was put down already.
+    pub(crate) fn set_first_ticket(&self, ticket: Ticket) {
+        self.state.lock().last_ticket.get_or_insert(ticket);
+    }
+
     pub(crate) fn take_last_ticket(&self) -> Option<Ticket> {
         self.state.lock().last_ticket.take()
     }
@@ -200,6 +249,7 @@ impl Cell {
             entry_at: state.newest_at,
             due: state.due,
             new_id: state.new_id,
+            gone_ids: state.gone_ids.clone(),
         })
     }
 
@@ -207,9 +257,11 @@ impl Cell {
     fn settle(&self, copied: &Copied, durable: DurableLsn) -> bool {
         let mut state = self.state.lock();
         if copied.new_id.is_some() {
-            state.new_id = None;
+            state.new_id.take_if(|id| Some(*id) == copied.new_id);
         }
-        if state.newest == Some(copied.entry) && durable.covers(copied.entry_at) {
+        state.gone_ids.retain(|id| !copied.gone_ids.contains(id));
+        let told = state.new_id.is_none() && state.gone_ids.is_empty();
+        if state.newest == Some(copied.entry) && durable.covers(copied.entry_at) && told {
             (state.dirty, state.due) = (false, None);
         }
         !state.dirty

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dovehouse_wal::bytes::Reader;
+
 use crate::codec::Stored;
 use crate::compact::{Compactor, Pace};
 use crate::engine::Inner;
@@ -9,7 +11,8 @@ use crate::error::Result;
 use crate::group::{Group, MEMBER_BYTES_MAX, Opened};
 use crate::id::{ObjectId, Slot};
 use crate::record::{
-    Header, Kind, encode_content, encode_erase, encode_image, encode_state, split_image,
+    Header, Kind, decode_erase, encode_content, encode_erase, encode_image, encode_state,
+    split_image,
 };
 use crate::slots::{Entry, Place};
 use crate::stats::add;
@@ -54,6 +57,13 @@ enum Form {
     Alone(Kind, Vec<u8>),
 }
 
+/// An erased object that is to be forgotten.
+pub(crate) struct Forgotten {
+    pub(crate) slot: Slot,
+    pub(crate) from: Entry,
+    pub(crate) id: ObjectId,
+}
+
 /// The packs of one round.
 pub(crate) struct Packing<'a> {
     inner: &'a Inner,
@@ -61,6 +71,7 @@ pub(crate) struct Packing<'a> {
     pace: Pace,
     /// Packs that are full.
     pub(crate) full: Vec<u32>,
+    pub(crate) forgotten: Vec<Forgotten>,
     written: Vec<Written>,
     group: Group,
     /// The members of the group.
@@ -77,6 +88,7 @@ impl<'a> Packing<'a> {
             compactor,
             pace,
             full: Vec::new(),
+            forgotten: Vec::new(),
             written: Vec::new(),
             group: Group::default(),
             gathered: Vec::new(),
@@ -126,6 +138,15 @@ impl<'a> Packing<'a> {
     /// What becomes of a survivor. `None` if it stays where it is.
     fn form(&mut self, survivor: Survivor) -> Result<Option<(Form, Entry, Option<Chained>)>> {
         Ok(match survivor.content {
+            // Nothing is kept of an erased object, but for a last generation.
+            Content::Record(Kind::Erase, from, body) if from.generation < u8::MAX => {
+                let mut reader = Reader::new(&body);
+                let id = Header::decode(&mut reader).and_then(|_| decode_erase(&mut reader));
+                let slot = survivor.slot;
+                self.forgotten
+                    .extend(id.map(|id| Forgotten { slot, from, id }));
+                None
+            }
             Content::Record(kind, entry, body) => {
                 let form = match kind {
                     Kind::Image => self.form_of_image(body)?,

@@ -101,7 +101,7 @@ enum Witness {
 fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
     match Kind::from_u8(record.kind) {
         // The checkpoint's payload holds all classes, and its index all moves.
-        Some(Kind::Class | Kind::Remap) => None,
+        Some(Kind::Class | Kind::Remap | Kind::Expire) => None,
         Some(Kind::Image | Kind::Delta | Kind::Erase | Kind::Group) => match versions(record) {
             Some((_, headers)) => headers
                 .into_iter()

@@ -9,6 +9,7 @@
 //! CLASS   = number varint · tenant · name: belongs to no object
 //! REMAP   = see `remap.rs`: belongs to no object
 //! GROUP   = see `group.rs`: belongs to several
+//! EXPIRE  = see `expire.rs`: belongs to several
 //! ```
 //! See `docs/format/` for the fields and for the kinds that are reserved.
 
@@ -59,6 +60,8 @@ pub enum Kind {
     Purge = 14,
     /// Several objects' whole states, in a pack.
     Group = 15,
+    /// Erased objects are forgotten, and their slots are free.
+    Expire = 16,
 }
 
 impl Kind {
@@ -81,6 +84,7 @@ impl Kind {
             Pin,
             Purge,
             Group,
+            Expire,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }

@@ -11,6 +11,7 @@ use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, RecordView};
 
 use crate::error::{Error, Result};
+use crate::expire::{Expired, decode_expire};
 use crate::id::ObjectId;
 use crate::index::Index;
 use crate::overlay::DueChange;
@@ -49,6 +50,11 @@ impl Index {
                 let moves = decode_remap(&mut reader).ok_or_else(malformed)?;
                 moves.iter().try_for_each(|moved| self.replay_move(moved))
             }
+            Some(Kind::Expire) => {
+                let all = decode_expire(&mut reader).ok_or_else(malformed)?;
+                all.iter()
+                    .try_for_each(|expired| self.replay_expired(expired))
+            }
             Some(Kind::Class) => {
                 let (class, tenant, name) = decode_class(&mut reader).ok_or_else(malformed)?;
                 self.classes.lock().insert(class, &tenant, &name);
@@ -61,7 +67,7 @@ impl Index {
                     "a record of kind {} with flags {:#04x}",
                     record.kind, record.flags
                 ),
-                supported: "kinds 1 to 4, and 6".into(),
+                supported: "kinds 1 to 4, 6, and 16".into(),
             })),
         }
     }
@@ -108,11 +114,25 @@ impl Index {
             generation: header.generation,
             class: header.class,
             erased,
+            expired: false,
             depth: header.depth,
             fingerprint,
         };
         self.usage
             .replace(entry.class, entry.extent(), cell.replay(entry));
+        Ok(())
+    }
+
+    fn replay_expired(&self, expired: &Expired) -> Result<()> {
+        let cell = self.cell(expired.slot)?;
+        let class = cell.newest().map(|newest| newest.class);
+        if let (Some((dead, is_free)), Some(class)) = (cell.replay_expired(expired), class) {
+            self.usage.release(class, dead);
+            self.forget_id(expired.slot, &expired.id);
+            if is_free {
+                self.free_slot(expired.slot);
+            }
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! 12  seq          u40   commits so far, over all lives of the id
 //! 17  generation   u8    grows when the slot is given to another id
 //! 18  class        u16
-//! 20  flags        u8    1 in use, 2 erased
+//! 20  flags        u8    1 in use, 2 erased, 8 expired: free for another id
 //! 21  depth        u8    deltas on top of the last image
 //! 22  reserved     u32   0
 //! 26  fingerprint  u32   of the id, to spare reads of other objects
@@ -29,6 +29,7 @@ const ENTRY_BYTES: usize = 32;
 const PER_PAGE: u64 = (PAGE_BYTES / ENTRY_BYTES) as u64;
 const IN_USE: u8 = 1;
 const ERASED: u8 = 2;
+const EXPIRED: u8 = 8;
 /// Sequence numbers have 40 bits: 34 years at a thousand commits a second.
 pub(crate) const SEQ_LIMIT: u64 = 1 << 40;
 
@@ -47,6 +48,8 @@ pub struct Entry {
     pub class: ClassId,
     /// Whether it has no state.
     pub erased: bool,
+    /// Whether the object is forgotten: the slot is free for another, with this generation.
+    pub(crate) expired: bool,
     /// How many deltas lie on top of the last image.
     pub depth: u8,
     pub(crate) fingerprint: u32,
@@ -80,6 +83,20 @@ impl Entry {
         }
     }
 
+    /// What is left of an erased object that is forgotten.
+    pub(crate) fn forgotten(self) -> Self {
+        Entry {
+            head: Lsn::NONE,
+            bytes: 0,
+            seq: 0,
+            generation: self.generation + 1,
+            expired: true,
+            depth: 0,
+            fingerprint: 0,
+            ..self
+        }
+    }
+
     pub(crate) fn extent(&self) -> Extent {
         let (lsn, bytes) = (self.head, self.bytes);
         Place { lsn, bytes }.extent()
@@ -103,7 +120,8 @@ impl Entry {
         bytes[12..17].copy_from_slice(&self.seq.to_le_bytes()[..5]);
         bytes[17] = self.generation;
         bytes[18..20].copy_from_slice(&self.class.0.to_le_bytes());
-        bytes[20] = IN_USE | if self.erased { ERASED } else { 0 };
+        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+        bytes[20] = IN_USE | flag(self.erased, ERASED) | flag(self.expired, EXPIRED);
         bytes[21] = self.depth;
         bytes[26..30].copy_from_slice(&self.fingerprint.to_le_bytes());
         let check = check(&bytes, slot);
@@ -128,13 +146,16 @@ impl Entry {
         let bytes = reader.u32()?;
         let mut seq = [0; 8];
         seq[..5].copy_from_slice(reader.take(5)?);
+        let (generation, class) = (reader.u8()?, ClassId(reader.u16()?));
+        let flags = reader.u8()?;
         let entry = Entry {
             head: Lsn::new(segno, offset),
             bytes,
             seq: u64::from_le_bytes(seq),
-            generation: reader.u8()?,
-            class: ClassId(reader.u16()?),
-            erased: reader.u8()? & ERASED != 0,
+            generation,
+            class,
+            erased: flags & ERASED != 0,
+            expired: flags & EXPIRED != 0,
             depth: reader.u8()?,
             fingerprint: {
                 reader.take(4)?;
@@ -227,6 +248,7 @@ mod tests {
             generation: 3,
             class: ClassId(500),
             erased: false,
+            expired: false,
             depth: 15,
             fingerprint: 0xDEAD_BEEF,
         }

@@ -44,6 +44,12 @@ impl Usage {
         *self.classes.lock().entry(class).or_default() += change;
     }
 
+    /// Records of a class died, and nothing came for them.
+    pub(crate) fn release(&self, class: ClassId, dead: impl IntoIterator<Item = Extent>) {
+        let nothing = Extent { segno: 0, bytes: 0 };
+        self.replace(class, nothing, dead);
+    }
+
     pub(crate) fn class_bytes(&self, class: ClassId) -> u64 {
         let classes = self.classes.lock();
         classes

@@ -142,6 +142,9 @@ fn manifest(fields: &mut Fields<'_>) {
         fields.varint("class");
         fields.varint("live bytes");
     }
+    for _ in 0..fields.varint("free slots") {
+        fields.varint("free slot");
+    }
     assert_eq!(fields.at, fields.bytes.len());
 }
 
@@ -296,7 +299,7 @@ fn slot_entry(fields: &mut Fields<'_>) {
     fields.number("seq", 5);
     fields.number("generation", 1);
     fields.number("class", 2);
-    fields.number("flags (1 in use, 2 erased)", 1);
+    fields.number("flags (1 in use, 2 erased, 8 expired)", 1);
     fields.number("depth", 1);
     fields.number("reserved", 4);
     fields.take("fingerprint", 4);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dovehouse_engine::wal::{Batch, RecordView, Role, Segment};
-use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, ObjectId, Relocation};
+use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, ObjectId, Relocation, Slot};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -216,6 +216,12 @@ fn print_record(record: &RecordView<'_>) -> Result<(), Failure> {
                 output::print(format!("      {}, id {id}", object(header)))?;
             }
         }
+        Decoded::Expire(forgotten) => {
+            output::print(format!("{start}EXPIRE"))?;
+            for (slot, id) in &forgotten {
+                output::print(format!("      slot {slot}, id {id}"))?;
+            }
+        }
         Decoded::Remap(moves) => {
             output::print(format!("{start}REMAP"))?;
             for moved in &moves {
@@ -362,6 +368,12 @@ fn record_json(record: &RecordView<'_>) -> Value {
             };
             document["name"] = json!("GROUP");
             document["members"] = members.iter().map(member).collect();
+        }
+        Decoded::Expire(forgotten) => {
+            let one =
+                |(slot, id): &(Slot, ObjectId)| json!({"slot": slot.get(), "id": id.to_string()});
+            document["name"] = json!("EXPIRE");
+            document["forgotten"] = forgotten.iter().map(one).collect();
         }
         Decoded::Remap(moves) => {
             document["name"] = json!("REMAP");
