@@ -8,12 +8,13 @@
 //! The exact time is in the object; the column only finds it. A page that a crash tore differs only
 //! in entries that replay brings again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use dovehouse_wal::bytes::{Put, Reader};
 use dovehouse_wal::fs::Fs;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::error::Result;
 use crate::id::Slot;
@@ -46,7 +47,7 @@ pub(crate) struct AlarmIndex {
 #[derive(Debug, Default)]
 struct State {
     /// Slots whose time is not that of the column (any more).
-    fresh: HashMap<Slot, Option<u64>>,
+    fresh: FxHashMap<Slot, Option<u64>>,
     by_time: BTreeSet<(u64, Slot)>,
     /// The earliest time in each page of the column, 0 for none.
     zones: Vec<u64>,

@@ -142,6 +142,7 @@ impl Engine {
             }
             other => other,
         })?;
+        index.settle_facts();
         if !clean {
             index.settled.store(false, Ordering::Release);
         }

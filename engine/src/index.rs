@@ -30,7 +30,7 @@ pub(crate) struct Index {
     pub(crate) alarms: AlarmIndex,
     pub(crate) overlay: Overlay,
     /// Ids that the id table does not have yet.
-    new_ids: RwLock<HashMap<ObjectId, Slot>>,
+    pub(crate) new_ids: RwLock<HashMap<ObjectId, Slot>>,
     pub(crate) classes: Mutex<Classes>,
     pub(crate) usage: Usage,
     pub(crate) teeth: Teeth,

@@ -3,11 +3,11 @@
 //! A cell is in the overlay while its object is awake, while a record of it is under way, or until a
 //! checkpoint has written it; so heap is proportional to the hot set.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use dovehouse_wal::{DurableLsn, Lsn, Ticket};
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 
 use crate::expire::Expired;
 use crate::id::{ClassId, ObjectId, Slot};
@@ -72,6 +72,19 @@ impl CellState {
         let dead = self.bury(entry);
         self.newest = Some(entry);
         self.newest_at = at;
+        self.dirty = true;
+        dead
+    }
+
+    fn replay(&mut self, entry: Entry) -> Vec<Extent> {
+        let dead = match self.newest {
+            // What the index shows already was counted when it came there.
+            Some(shown) if shown == entry => vec![entry.extent()],
+            _ => self.bury(entry),
+        };
+        self.newest = Some(entry);
+        self.newest_at = Lsn::NONE;
+        self.durable = Some(entry);
         self.dirty = true;
         dead
     }
@@ -183,27 +196,26 @@ impl Cell {
         }
     }
 
-    /// A version that replay found in the log, where it is durable. Returns what is dead now.
-    pub(crate) fn replay(&self, entry: Entry) -> Vec<Extent> {
-        let mut state = self.state.lock();
-        let dead = match state.newest {
-            // What the index shows already was counted when it came there.
-            Some(shown) if shown == entry => vec![entry.extent()],
-            _ => state.bury(entry),
-        };
-        state.newest = Some(entry);
-        state.newest_at = Lsn::NONE;
-        state.durable = Some(entry);
-        state.dirty = true;
-        dead
-    }
-
-    /// What a record of the log says of the object's alarm and id, whether or not its version counts.
-    pub(crate) fn replay_facts(&self, due: DueChange, id: Option<ObjectId>) {
+    /// Replays a record of the object: what it says of alarm and id, whether or not its version counts;
+    /// and the version that `entry` makes of the newest one, if it makes any. Returns that, and what is
+    /// dead now.
+    pub(crate) fn replay_record<E>(
+        &self,
+        due: DueChange,
+        id: Option<ObjectId>,
+        entry: impl FnOnce(Option<Entry>) -> Result<Option<Entry>, E>,
+    ) -> Result<Option<(Entry, Vec<Extent>)>, E> {
         let mut state = self.state.lock();
         state.due = due.or(state.due);
         state.new_id = id.or(state.new_id);
         state.dirty = true;
+        let entry = entry(state.newest)?;
+        Ok(entry.map(|entry| (entry, state.replay(entry))))
+    }
+
+    /// A version that replay found in the log, where it is durable. Returns what is dead now.
+    pub(crate) fn replay(&self, entry: Entry) -> Vec<Extent> {
+        self.state.lock().replay(entry)
     }
 
     /// Where the records of the version at `head` lie, as a reader of them has seen.
@@ -238,6 +250,12 @@ impl Cell {
 
     pub(crate) fn take_last_ticket(&self) -> Option<Ticket> {
         self.state.lock().last_ticket.take()
+    }
+
+    /// What the alarm column and the id table do not have yet.
+    pub(crate) fn facts(&self) -> (DueChange, Option<ObjectId>) {
+        let state = self.state.lock();
+        (state.due, state.new_id)
     }
 
     fn copy(&self) -> Option<Copied> {
@@ -275,7 +293,7 @@ impl Cell {
 /// All cells, in shards.
 #[derive(Debug)]
 pub(crate) struct Overlay {
-    shards: Vec<RwLock<HashMap<Slot, Arc<Cell>>>>,
+    shards: Vec<RwLock<FxHashMap<Slot, Arc<Cell>>>>,
 }
 
 impl Overlay {
@@ -285,7 +303,7 @@ impl Overlay {
         }
     }
 
-    fn shard(&self, slot: Slot) -> &RwLock<HashMap<Slot, Arc<Cell>>> {
+    fn shard(&self, slot: Slot) -> &RwLock<FxHashMap<Slot, Arc<Cell>>> {
         &self.shards[slot.get() as usize % SHARDS]
     }
 
@@ -323,6 +341,13 @@ impl Overlay {
     /// How many cells there are.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Shows every cell.
+    pub(crate) fn for_each(&self, mut show: impl FnMut(&Cell)) {
+        for shard in &self.shards {
+            shard.read().values().for_each(|cell| show(cell));
+        }
     }
 
     /// Copies everything that a checkpoint has to write, sorted by slot.

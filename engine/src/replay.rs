@@ -85,42 +85,51 @@ impl Index {
         // The alarm column and the id table have no versions of their own, and a checkpoint that was
         // cut off may have written the slot table only. So what records say of alarms and ids is
         // replayed from all of them; in log order, the last word is right.
-        cell.replay_facts(due, id);
-        if let Some(due_ms) = due {
-            self.alarms.set(header.slot, due_ms);
-        }
-        if let Some(id) = id {
-            self.note_id(id, header.slot);
-        }
-        let current = cell.newest();
-        if current.is_some_and(|current| current.version() > (header.generation, header.seq)) {
-            return Ok(());
-        }
-        let fingerprint = match (id, current) {
-            (Some(id), _) => self.fingerprint(&id),
-            (None, Some(current)) => current.fingerprint,
-            (None, None) => {
-                let what = format!("the delta at {} of the log", record.lsn);
-                return Err(Error::damaged(
-                    what,
-                    "the index does not know what it lies on",
-                ));
+        let replayed = cell.replay_record(due, id, |current| {
+            if current.is_some_and(|current| current.version() > (header.generation, header.seq)) {
+                return Ok(None);
             }
-        };
-        let entry = Entry {
-            head: record.lsn,
-            bytes: record.stored_bytes(),
-            seq: header.seq,
-            generation: header.generation,
-            class: header.class,
-            erased,
-            expired: false,
-            depth: header.depth,
-            fingerprint,
-        };
-        self.usage
-            .replace(entry.class, entry.extent(), cell.replay(entry));
+            let fingerprint = match (id, current) {
+                (Some(id), _) => self.fingerprint(&id),
+                (None, Some(current)) => current.fingerprint,
+                (None, None) => {
+                    let what = format!("the delta at {} of the log", record.lsn);
+                    return Err(Error::damaged(
+                        what,
+                        "the index does not know what it lies on",
+                    ));
+                }
+            };
+            Ok(Some(Entry {
+                head: record.lsn,
+                bytes: record.stored_bytes(),
+                seq: header.seq,
+                generation: header.generation,
+                class: header.class,
+                erased,
+                expired: false,
+                depth: header.depth,
+                fingerprint,
+            }))
+        })?;
+        if let Some((entry, dead)) = replayed {
+            self.usage.replace(entry.class, entry.extent(), dead);
+        }
         Ok(())
+    }
+
+    /// After the last record: tells alarms and ids what their records said in the end.
+    pub(crate) fn settle_facts(&self) {
+        let mut new_ids = self.new_ids.write();
+        self.overlay.for_each(|cell| {
+            let (due, id) = cell.facts();
+            if let Some(due_ms) = due {
+                self.alarms.set(cell.slot, due_ms);
+            }
+            if let Some(id) = id {
+                new_ids.insert(id, cell.slot);
+            }
+        });
     }
 
     fn replay_expired(&self, expired: &Expired) -> Result<()> {
@@ -128,7 +137,6 @@ impl Index {
         let class = cell.newest().map(|newest| newest.class);
         if let (Some((dead, is_free)), Some(class)) = (cell.replay_expired(expired), class) {
             self.usage.release(class, dead);
-            self.forget_id(expired.slot, &expired.id);
             if is_free {
                 self.free_slot(expired.slot);
             }

@@ -4,10 +4,9 @@
 //! records that it makes dead no longer do. They are hints. A crash makes them a little wrong, and so
 //! does an object that has deltas nobody has read since; nothing is freed by them.
 
-use std::collections::HashMap;
-
 use dovehouse_wal::bytes::{Put, Reader};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::id::ClassId;
 
@@ -21,8 +20,8 @@ pub(crate) struct Extent {
 /// Bytes of live records, by segment and by class.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    live: Mutex<HashMap<u32, i64>>,
-    classes: Mutex<HashMap<ClassId, i64>>,
+    live: Mutex<FxHashMap<u32, i64>>,
+    classes: Mutex<FxHashMap<ClassId, i64>>,
 }
 
 impl Usage {
@@ -100,7 +99,7 @@ impl Usage {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let mut live = HashMap::new();
+        let mut live = FxHashMap::default();
         for _ in 0..reader.length()? {
             let segno = u32::try_from(reader.varint()?).ok()?;
             live.insert(segno, i64::try_from(reader.varint()?).ok()?);
