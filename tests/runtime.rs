@@ -213,7 +213,7 @@ async fn a_call_whose_write_fails_is_never_acknowledged_and_the_object_forgets_i
         name: "segment",
         after: 0,
         failure: Failure::Eio,
-        lasting: false,
+        lasting: true,
     });
     let error = stub.put("key".into(), "new".into()).await.unwrap_err();
     assert!(matches!(error, CallError::Reset(_)), "{error}");

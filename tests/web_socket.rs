@@ -245,7 +245,7 @@ async fn what_a_failed_write_would_reveal_is_never_sent() {
         name: "segment",
         after: 0,
         failure: Failure::Eio,
-        lasting: false,
+        lasting: true,
     });
     socket.send(Frame::text("lost")).await.unwrap();
     // Binary messages write nothing, so their answer needs no commit: it is the next to arrive.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) teeth: Teeth,
     /// Objects that somebody has a handle of: one writer each.
     pub(crate) awake: Mutex<HashSet<ObjectId>>,
+    /// How many these are, for the committer, which must not wait for the lock.
+    pub(crate) awake_count: AtomicUsize,
     pub(crate) quotas: RwLock<HashMap<ClassId, Quota>>,
     pub(crate) read_only: bool,
     /// The most that an object's state may take.
@@ -101,12 +103,15 @@ impl Engine {
         let limits = builder.limits();
         let round_bytes = builder.memory_bytes / 8;
         let training = Training::new(builder.dictionary_states);
+        let background_threads = builder.background_threads;
         let Builder {
             dir,
             fs,
-            log: options,
+            log: mut options,
+            memory_bytes,
             ..
         } = builder;
+        options.queue_bytes = memory_bytes / 4;
         let (drive, teeth) = (options.drive, options.teeth);
         let read_only = !access.writes();
 
@@ -173,6 +178,7 @@ impl Engine {
             doubt,
             teeth,
             awake: Mutex::default(),
+            awake_count: AtomicUsize::new(0),
             quotas: RwLock::default(),
             read_only,
             state_bytes_max,
@@ -182,7 +188,7 @@ impl Engine {
             inner.checkpoint(false)?;
         }
         let threads = if drive == Drive::Thread && !read_only {
-            start_threads(&inner)
+            start_threads(&inner, background_threads)
         } else {
             Vec::new()
         };
@@ -282,6 +288,13 @@ impl Engine {
         self.inner.checkpoint(false)
     }
 
+    /// Does what is due: a checkpoint, free segments, dictionaries, compaction. For an engine without threads
+    /// of its own for that; see [`Builder::background_threads`].
+    pub fn keep_up(&self) -> Result<()> {
+        self.inner.keep_up_once()?;
+        self.inner.compact_if_due()
+    }
+
     /// Gives queued commits their place in the log without writing them, in an engine that was opened
     /// [without threads](Builder::without_threads): for tests of what may happen in between.
     pub fn lay_out_queued(&self) {
@@ -373,7 +386,11 @@ fn diagnose(builder: Builder, cause: dovehouse_wal::Error) -> Error {
     Error::DamagedLog { cause, objects }
 }
 
-fn start_threads(inner: &Arc<Inner>) -> Vec<JoinHandle<()>> {
+/// Starts up to two threads for what the committer's thread does not do.
+fn start_threads(inner: &Arc<Inner>, count: usize) -> Vec<JoinHandle<()>> {
+    if count == 0 {
+        return Vec::new();
+    }
     let weak = Arc::downgrade(inner);
     inner.log.on_progress(move || {
         if let Some(inner) = weak.upgrade() {
@@ -381,10 +398,14 @@ fn start_threads(inner: &Arc<Inner>) -> Vec<JoinHandle<()>> {
         }
     });
     let (upkeep, compact) = (inner.clone(), inner.clone());
-    vec![
-        start_thread("dovehouse-upkeep", move || upkeep.keep_up()),
-        start_thread("dovehouse-compact", move || compact.keep_compact()),
-    ]
+    let mut threads = vec![start_thread("dovehouse-upkeep", move || {
+        upkeep.keep_up(count == 1);
+    })];
+    if count > 1 {
+        let life = move || compact.keep_compact();
+        threads.push(start_thread("dovehouse-compact", life));
+    }
+    threads
 }
 
 fn start_thread(name: &str, life: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
@@ -396,6 +417,7 @@ impl Inner {
     /// Notes that somebody has the object.
     pub(crate) fn take_awake(&self, id: ObjectId) -> Result<()> {
         if self.awake.lock().insert(id) {
+            self.awake_count.fetch_add(1, Ordering::Relaxed);
             Ok(())
         } else {
             Err(Error::Awake { id })
@@ -403,7 +425,9 @@ impl Inner {
     }
 
     pub(crate) fn release_awake(&self, id: &ObjectId) {
-        self.awake.lock().remove(id);
+        if self.awake.lock().remove(id) {
+            self.awake_count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -73,4 +73,4 @@ pub use record::{Header, Kind, Meta};
 pub use slots::Entry;
 pub use space::Quota;
 pub use state::{Alarm, PAGE_BYTES, STATE_BYTES_MAX, Savepoint};
-pub use stats::{DictionaryStats, Stats};
+pub use stats::{DictionaryStats, SegmentStats, Stats};

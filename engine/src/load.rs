@@ -34,8 +34,8 @@ struct Link {
     payload: usize,
 }
 
-/// A record is read with as much of what follows it: most are smaller, and a page is read anyway.
-const READ_BYTES_MIN: usize = 2048;
+/// A record of unknown size is read with as much of what follows it: most are smaller.
+const READ_BYTES: usize = 512;
 
 impl Link {
     /// What the record takes, or the object's share of it.
@@ -126,7 +126,8 @@ impl Inner {
     fn read_chain(&self, slot: Slot, entry: &Entry) -> Result<Option<Vec<Link>>> {
         let mut chain = Vec::with_capacity(usize::from(entry.depth) + 1);
         let mut at = entry.head;
-        let hint = (entry.bytes as usize).max(READ_BYTES_MIN);
+        // No more than is known to be needed: on a cold disk the next page costs as much as this one.
+        let mut hint = entry.bytes as usize;
         for depth in (0..=entry.depth).rev() {
             let Some(record) = self.log.read(at, hint)? else {
                 return Ok(None);
@@ -134,7 +135,7 @@ impl Inner {
             let seq = entry.image_seq() + u64::from(depth);
             let link =
                 check_link(record, slot, entry, seq, depth).ok_or_else(|| malformed(slot, at))?;
-            at = link.record.link;
+            (at, hint) = (link.record.link, READ_BYTES);
             chain.push(link);
         }
         Ok(Some(chain))

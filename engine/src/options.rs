@@ -20,10 +20,14 @@ pub struct Builder {
     checkpoint_ms: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) dictionary_states: usize,
+    pub(crate) background_threads: usize,
 }
 
-/// What an overlay entry takes, its place in the map included.
-const OVERLAY_ENTRY_BYTES: u64 = 256;
+/// What an overlay entry takes, with its places in the maps of ids and alarms.
+const OVERLAY_ENTRY_BYTES: u64 = 512;
+
+/// Below this, checkpoints would follow each other for nothing.
+const MEMORY_BYTES_MIN: u64 = 8 << 20;
 
 impl Builder {
     pub(crate) fn new(dir: &Path) -> Self {
@@ -35,6 +39,7 @@ impl Builder {
             checkpoint_ms: 60_000,
             memory_bytes: 256 << 20,
             dictionary_states: 1000,
+            background_threads: 2,
         }
     }
 
@@ -59,10 +64,20 @@ impl Builder {
         self
     }
 
-    /// Memory for what changed since the last checkpoint: a checkpoint starts when it fills a quarter
-    /// of this. Awake objects are not counted; their owner bounds them. Default 256 MiB.
+    /// Memory that the engine keeps to, in bytes; at least 8 MiB. Index entries that changed since the last
+    /// checkpoint take up to a half: at a quarter a checkpoint starts, at a half commits wait for it. Records
+    /// that wait for the committer take a quarter, what compaction moves in one round an eighth. On
+    /// top of it come awake objects, whose owner bounds them, dictionaries of the classes in use (64 at
+    /// most), and two counts for each segment. Default 256 MiB.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
-        self.memory_bytes = bytes;
+        self.memory_bytes = bytes.max(MEMORY_BYTES_MIN);
+        self
+    }
+
+    /// Threads beside the committer's: 2 (the default) for checkpoints and for compaction, 1 for both, or
+    /// 0: then [`Engine::keep_up`] is to be called from time to time.
+    pub fn background_threads(mut self, threads: usize) -> Self {
+        self.background_threads = threads;
         self
     }
 
@@ -79,8 +94,8 @@ impl Builder {
         self
     }
 
-    /// No threads: waiting for a ticket runs the committer, and checkpoints are the caller's to make.
-    /// For deterministic tests.
+    /// No threads at all: waiting for a ticket runs the committer, and [`Engine::keep_up`] does the rest.
+    /// For deterministic tests, and for programs that must not have threads.
     pub fn without_threads(mut self) -> Self {
         self.log.drive = Drive::Caller;
         self
@@ -95,7 +110,7 @@ impl Builder {
     /// Opens the store, creating it if the directory has none.
     ///
     /// Starts three threads, `dovehouse-commit`, `dovehouse-upkeep` and `dovehouse-compact`, which end with
-    /// the engine.
+    /// the engine; fewer with [`Builder::background_threads`] and [`Builder::without_threads`].
     pub fn open(self) -> Result<Engine> {
         Engine::open_with(self, Access::Create)
     }

@@ -4,6 +4,7 @@
 //! checkpoint has written it; so heap is proportional to the hot set.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dovehouse_wal::{DurableLsn, Lsn, Ticket};
 use parking_lot::{Mutex, RwLock};
@@ -294,12 +295,14 @@ impl Cell {
 #[derive(Debug)]
 pub(crate) struct Overlay {
     shards: Vec<RwLock<FxHashMap<Slot, Arc<Cell>>>>,
+    len: AtomicUsize,
 }
 
 impl Overlay {
     pub(crate) fn new() -> Self {
         Overlay {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            len: AtomicUsize::new(0),
         }
     }
 
@@ -326,6 +329,7 @@ impl Overlay {
         }
         let cell = Arc::new(Cell::clean(slot, load()?));
         shard.insert(slot, cell.clone());
+        self.len.fetch_add(1, Ordering::Relaxed);
         Ok(cell)
     }
 
@@ -334,13 +338,18 @@ impl Overlay {
         let mut shard = self.shard(cell.slot).write();
         // The map's reference and ours; a record under way holds another.
         if Arc::strong_count(&cell) == 2 && cell.is_clean() {
-            shard.remove(&cell.slot);
+            self.remove(&mut shard, cell.slot);
         }
     }
 
     /// How many cells there are.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        self.len.load(Ordering::Relaxed)
+    }
+
+    fn remove(&self, shard: &mut FxHashMap<Slot, Arc<Cell>>, slot: Slot) {
+        shard.remove(&slot);
+        self.len.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Shows every cell.
@@ -376,7 +385,7 @@ impl Overlay {
             if cell.settle(copied, durable) {
                 clean(copied);
                 if Arc::strong_count(cell) == 1 {
-                    shard.remove(&copied.slot);
+                    self.remove(&mut shard, copied.slot);
                 }
             }
         }

@@ -274,6 +274,15 @@ pub(crate) fn encode_image(
     body
 }
 
+/// The same body with another header.
+pub(crate) fn with_header(body: &[u8], before: &Header, after: &Header) -> Vec<u8> {
+    let (mut old, mut new) = (Vec::new(), Vec::with_capacity(body.len()));
+    before.encode(&mut old);
+    after.encode(&mut new);
+    new.extend_from_slice(&body[old.len()..]);
+    new
+}
+
 /// What a group holds of an object besides its header and id: the rest of the meta, and the state.
 pub(crate) fn encode_content(name: Option<&str>, written_ms: u64, state: &State) -> Vec<u8> {
     let mut content = Vec::new();

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use dovehouse_wal::bytes::Reader;
-use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, RecordView};
+use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, Flaw, RecordView};
 
 use crate::error::{Error, Result};
 use crate::expire::{Expired, decode_expire};
@@ -82,11 +82,19 @@ impl Index {
     ) -> Result<()> {
         self.note_slot(header.slot);
         let cell = self.cell(header.slot)?;
+        let version = (header.generation, header.seq);
+        let shown = || {
+            cell.newest()
+                .is_some_and(|newest| newest.version() >= version)
+        };
+        if self.teeth.has(Flaw::SkipWhatIsShown) && shown() {
+            return Ok(());
+        }
         // The alarm column and the id table have no versions of their own, and a checkpoint that was
         // cut off may have written the slot table only. So what records say of alarms and ids is
         // replayed from all of them; in log order, the last word is right.
         let replayed = cell.replay_record(due, id, |current| {
-            if current.is_some_and(|current| current.version() > (header.generation, header.seq)) {
+            if current.is_some_and(|current| current.version() > version) {
                 return Ok(None);
             }
             let fingerprint = match (id, current) {

@@ -20,6 +20,10 @@ pub(crate) const REPLACEMENT_BYTES_MAX: usize = 1 << 20;
 /// for each byte that is freed: seven times as much here.
 const DEAD_PART_MIN: f64 = 0.15;
 
+/// A checkpoint starts in the background when index entries take their part of the memory; when they take
+/// so many times as much, it is too slow, and commits wait for it.
+const OVER_BUDGET: usize = 2;
+
 /// Rounds of making room before a claim is refused.
 const ATTEMPTS: usize = 4;
 
@@ -35,15 +39,43 @@ pub struct Quota {
 impl Inner {
     /// Room for a record. If there is none, makes some before it gives up.
     pub(crate) fn reserve(&self, body_bytes: usize, claim: Claim) -> Result<Reservation> {
+        self.keep_budget()?;
         for _ in 0..ATTEMPTS {
             match self.log.reserve(body_bytes, claim) {
                 Err(error) if error.is_full() && self.may_make_room(claim) => {
-                    self.make_room()?;
+                    match self.make_room() {
+                        // The index files cannot grow either.
+                        Err(error) if error.is_full() => break,
+                        made => made?,
+                    }
                 }
                 outcome => return Ok(outcome?),
             }
         }
         Ok(self.log.reserve(body_bytes, claim)?)
+    }
+
+    /// Waits for a checkpoint if what changed since the last one takes more memory than it may: the
+    /// checkpoint lets go of it.
+    fn keep_budget(&self) -> Result<()> {
+        if self.is_over_budget() {
+            let _one_at_a_time = self.upkeep.over_budget.lock();
+            if self.is_over_budget() {
+                self.checkpoint(false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over_budget(&self) -> bool {
+        self.has_entries(OVER_BUDGET * self.upkeep.limits.overlay_entries)
+    }
+
+    /// Whether there are so many index entries in memory of objects that are not awake.
+    pub(crate) fn has_entries(&self, count: usize) -> bool {
+        let entries = self.index.overlay.len();
+        let awake = self.awake_count.load(Ordering::Relaxed);
+        entries.saturating_sub(awake) >= count
     }
 
     /// Whether it may help to make room. For growth it is tried as long as a part of the store is dead

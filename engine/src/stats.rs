@@ -1,10 +1,11 @@
 //! Counters and sizes of a store, for whoever tunes it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use dovehouse_wal::LogStats;
+use dovehouse_wal::{LogStats, Role, Segment};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::id::ClassId;
 
 /// Counters since the store was opened.
@@ -43,6 +44,20 @@ pub struct DictionaryStats {
     pub stored_bytes: u64,
 }
 
+/// A segment in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// Its number.
+    pub segno: u32,
+    /// Whether compaction wrote it.
+    pub is_pack: bool,
+    /// Bytes that were written to it.
+    pub used_bytes: u64,
+    /// Bytes of live records: an estimate, see [`crate::SegmentUsage::live_bytes`].
+    pub live_bytes: u64,
+}
+
 /// Counters since the store was opened, and sizes now. All sizes are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,8 +87,22 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Everything else in these segments: what compaction could give back.
     pub dead_bytes: u64,
+    /// All segments in use, oldest first.
+    pub segments: Vec<SegmentStats>,
     /// All compression dictionaries, oldest first.
     pub dictionaries: Vec<DictionaryStats>,
+}
+
+impl Inner {
+    fn segment_stats(&self) -> Vec<SegmentStats> {
+        let stats = |segment: Arc<Segment>| SegmentStats {
+            segno: segment.segno,
+            is_pack: segment.role == Role::Pack,
+            used_bytes: u64::from(segment.end()),
+            live_bytes: self.index.usage.live_bytes(segment.segno),
+        };
+        self.log.segments().into_iter().map(stats).collect()
+    }
 }
 
 impl Engine {
@@ -84,7 +113,7 @@ impl Engine {
         let (live_bytes, settled_bytes) = inner.settled_bytes();
         Stats {
             log: inner.log.stats(),
-            awake: inner.awake.lock().len(),
+            awake: inner.awake_count.load(Relaxed),
             overlay_entries: inner.index.overlay.len(),
             slots: inner.index.slot_limit() - 1,
             checkpoints: count(&inner.counters.checkpoints),
@@ -95,6 +124,7 @@ impl Engine {
             moved_bytes: count(&inner.counters.moved_bytes),
             live_bytes,
             dead_bytes: settled_bytes.saturating_sub(live_bytes),
+            segments: inner.segment_stats(),
             dictionaries: inner.dictionaries.stats(),
         }
     }

@@ -4,7 +4,6 @@
 //! Two threads: `dovehouse-upkeep` for the first two, which commits may come to wait for, and
 //! `dovehouse-compact`, which nobody waits for and which takes breaks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::compact::Pace;
 use crate::engine::Inner;
+use crate::error::Result;
 
 /// How much room to keep ready, in segments.
 const SPARE_SEGMENTS: usize = 1;
@@ -43,7 +43,9 @@ const COMPACT_BYTES_PER_MS: u64 = 64 << 10;
 /// What the upkeep thread and its callers share.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
-    limits: Limits,
+    pub(crate) limits: Limits,
+    /// Held by the one commit that makes the checkpoint which others wait for.
+    pub(crate) over_budget: Mutex<()>,
     stop: AtomicBool,
     mutex: Mutex<()>,
     wanted: Condvar,
@@ -61,6 +63,7 @@ impl Upkeep {
     pub(crate) fn new(limits: Limits, now_ms: u64) -> Self {
         Upkeep {
             limits,
+            over_budget: Mutex::new(()),
             stop: AtomicBool::new(false),
             mutex: Mutex::new(()),
             wanted: Condvar::new(),
@@ -103,12 +106,13 @@ impl Upkeep {
 }
 
 impl Inner {
-    /// The upkeep thread's life.
-    pub(crate) fn keep_up(self: &Arc<Self>) {
+    /// The upkeep thread's life; `alone` if there is none for compaction.
+    pub(crate) fn keep_up(&self, alone: bool) {
         while !self.upkeep.is_stopping() {
-            if self.log.stopped().is_none() {
-                // A failed checkpoint has stopped the log; a full disk is told to whoever commits.
-                let _ = self.keep_up_once();
+            // A failed checkpoint has stopped the log; a full disk is told to whoever commits.
+            let _ = self.keep_up_once();
+            if alone {
+                let _ = self.compact_if_due();
             }
             self.upkeep.wait(&self.upkeep.wanted, LOOK_AROUND);
         }
@@ -117,15 +121,23 @@ impl Inner {
     /// The compaction thread's life.
     pub(crate) fn keep_compact(&self) {
         while !self.upkeep.is_stopping() {
-            if self.log.stopped().is_none() && self.is_compaction_due() && self.is_much_dead() {
-                // A full disk is told to whoever commits; whatever stopped the log is told by it.
-                let _ = self.compact(Pace::Background, |_| ());
-                self.upkeep
-                    .compact_bytes
-                    .store(self.log.log_bytes(), Ordering::Relaxed);
-            }
+            // A full disk is told to whoever commits; whatever stopped the log is told by it.
+            let _ = self.compact_if_due();
             self.upkeep.wait(&self.upkeep.stopping, LOOK_AROUND);
         }
+    }
+
+    /// Compacts until not much is dead any more, if much is.
+    pub(crate) fn compact_if_due(&self) -> Result<()> {
+        self.log.writable()?;
+        if self.is_compaction_due() && self.is_much_dead() {
+            let outcome = self.compact(Pace::Background, |_| ());
+            self.upkeep
+                .compact_bytes
+                .store(self.log.log_bytes(), Ordering::Relaxed);
+            outcome?;
+        }
+        Ok(())
     }
 
     /// Whether the log has gone on since compaction last looked.
@@ -148,7 +160,9 @@ impl Inner {
         self.upkeep.wait(&self.upkeep.stopping, time);
     }
 
-    fn keep_up_once(&self) -> crate::error::Result<()> {
+    /// What is due but compaction.
+    pub(crate) fn keep_up_once(&self) -> Result<()> {
+        self.log.writable()?;
         let bytes = self.log_bytes_since_checkpoint();
         let Limits {
             log_bytes,
@@ -159,7 +173,7 @@ impl Inner {
             .fs
             .now_ms()
             .saturating_sub(self.upkeep.checkpoint_ms.load(Ordering::Relaxed));
-        let full = self.index.overlay.len() >= overlay_entries;
+        let full = self.has_entries(overlay_entries);
         if bytes >= log_bytes || (bytes > 0 && (age >= age_ms || full)) {
             self.checkpoint(false)?;
         }
@@ -196,6 +210,7 @@ impl Inner {
             || self.log.filled_segments() < FILLED_SEGMENTS
             || self.dictionaries.training.is_due()
             || self.log_bytes_since_checkpoint() >= self.upkeep.limits.log_bytes
+            || self.has_entries(self.upkeep.limits.overlay_entries)
         {
             self.upkeep.wake();
         }

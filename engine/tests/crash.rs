@@ -3,10 +3,12 @@
 //! Several objects change keys, pages and alarms, are erased and made again, fall asleep and wake;
 //! checkpoints free segments that are then reused. At operations that change the disk, crashes of all
 //! kinds are taken and recovered: each object is at a commit between the last acknowledged and the
-//! last submitted one, whole; its alarm is found by the index.
+//! last submitted one, whole; its alarm is found by the index. The clock jumps in both directions
+//! meanwhile, and the log's does not step back.
 
 use std::sync::Arc;
 
+use dovehouse_engine::wal::Role;
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs, first_failure, for_each_seed};
 use dovehouse_engine::{Engine, Error, Flaw, Object, Teeth, Ticket};
 use parking_lot::Mutex;
@@ -55,6 +57,11 @@ fn check(disk: &SimFs, promise: &Promise, teeth: Teeth) -> Result<Promise, Strin
             states: vec![found],
         });
     }
+    let mut times = log_times(&engine)?;
+    if !times.is_sorted() {
+        times.dedup();
+        return Err(format!("the log's clock steps back: {times:?}"));
+    }
     // Moving everything that can be moved changes nothing that anybody sees.
     engine
         .compact()
@@ -76,6 +83,20 @@ fn check(disk: &SimFs, promise: &Promise, teeth: Teeth) -> Result<Promise, Strin
         return Err(format!("alarms are {found:?} instead of {due:?}"));
     }
     Ok(served)
+}
+
+/// The times of the log's batches.
+fn log_times(engine: &Engine) -> Result<Vec<u64>, String> {
+    let mut times = Vec::new();
+    let mut segments = engine.log().segments();
+    segments.retain(|segment| segment.role == Role::Log);
+    for segment in segments {
+        for batch in engine.log().batches(&segment) {
+            let batch = batch.map_err(|error| format!("a batch: {error}"))?;
+            times.push(batch.header.time_ms);
+        }
+    }
+    Ok(times)
 }
 
 /// All that can happen to a disk from one moment on.
@@ -105,6 +126,7 @@ fn crash(image: SimFs, promise: &Promise, teeth: Teeth, nested: bool) -> Result<
 }
 
 struct Run<'a> {
+    fs: &'a SimFs,
     engine: Engine,
     awake: Vec<Option<Object>>,
     current: Vec<Model>,
@@ -151,6 +173,11 @@ impl Run<'_> {
         if rng.u8(0..4) == 0 {
             self.engine.lay_out_queued();
         }
+        if rng.u8(0..6) == 0 {
+            // Up to a year away, at either end of the present.
+            self.fs
+                .set_now_ms(rng.u64(1_670_000_000_000..1_730_000_000_000));
+        }
         match rng.u8(0..10) {
             0..3 => self.acknowledge()?,
             3 => self.awake[number] = None,
@@ -178,7 +205,7 @@ impl Run<'_> {
 }
 
 /// One seed in so many is crashed at each of its operations.
-const EXHAUSTIVE: u64 = 20;
+const EXHAUSTIVE: u64 = 40;
 
 fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     let fs = SimFs::new(seed);
@@ -196,7 +223,7 @@ fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     let (mut sampler, every) = (rng.fork(), seed.is_multiple_of(EXHAUSTIVE));
     fs.on_operation(move |image| {
         // In some seeds every operation gets its crash, in the others a part of them.
-        if note.lock().is_none() && (every || sampler.u8(0..6) == 0) {
+        if note.lock().is_none() && (every || sampler.u8(0..10) == 0) {
             let promise = held.lock().clone();
             if let Err(error) = crash(image, &promise, teeth, sampler.u8(0..8) == 0) {
                 *note.lock() = Some(error);
@@ -222,6 +249,7 @@ fn run(seed: u64, teeth: Teeth) -> Result<(), String> {
     let opened = builder(&fs, teeth).open();
     let outcome = opened.and_then(|engine| {
         let mut run = Run {
+            fs: &fs,
             engine,
             awake: (0..OBJECTS).map(|_| None).collect(),
             current: vec![Model::default(); usize::from(OBJECTS)],
@@ -255,8 +283,10 @@ fn every_planted_flaw_is_found() {
         Flaw::CheckpointDoesNotWait,
         Flaw::AcknowledgeBeforeWrite,
         Flaw::AcknowledgeAfterError,
+        Flaw::NamelessImage,
         Flaw::MoveWithoutComparing,
         Flaw::ReuseLiveSegment,
+        Flaw::SkipWhatIsShown,
         Flaw::DropOldDictionary,
     ];
     for flaw in flaws {

@@ -99,6 +99,7 @@ fn superblock(fields: &mut Fields<'_>) {
     fields.number("cleanly closed", 1);
     fields.number("bytes of the manifest", 8);
     fields.take("crc of the manifest", 4);
+    fields.number("time before it", 8);
     fields.zeros(start + 508);
     fields.crc_of_all_before();
 }

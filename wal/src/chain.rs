@@ -91,7 +91,7 @@ impl Chain {
             tolerant: opening.is_tolerant(),
             holes: Vec::new(),
             segno_max: start.lsn.segno(),
-            time_ms: 0,
+            time_ms: opening.superblock().time_ms,
         };
         let table: HashMap<u32, TableState> = opening
             .checkpoint

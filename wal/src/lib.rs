@@ -48,7 +48,7 @@ pub use room::{Claim, RESERVE_SEGMENTS, Reservation};
 pub use segment::{
     BLOCK_BYTES, FORMAT_MAJOR, FORMAT_MINOR, Role, SegmentHeader, check_file_start, put_file_start,
 };
-pub use stats::{LATENCY_BUCKETS, Latency, LogStats};
+pub use stats::{KindStats, LATENCY_BUCKETS, Latency, LogStats};
 pub use superblock::Superblock;
 pub use teeth::{Flaw, Teeth};
 pub use ticket::{Ticket, TicketState};

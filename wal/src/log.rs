@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::batch::{
     Batch, Expected, FRAME_BYTES, Frame, RecordView, align, decode_record, first_lsn,
 };
-use crate::committer::{Job, Layout, Pending, Step};
+use crate::committer::{Job, Layout, Pending, Step, raise_priority};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, LockGuard};
 use crate::lsn::{DurableLsn, Lsn, Position};
@@ -100,6 +100,9 @@ pub(crate) struct Inner<L: Ledger> {
     pub(crate) pool: Pool,
     pub(crate) room: Arc<Room>,
     pub(crate) queue: Queue<L::Note>,
+    /// Bytes of the records in the queue, and how many there may be.
+    pub(crate) queued_bytes: AtomicU64,
+    pub(crate) queue_bytes: u64,
     pub(crate) layout: Mutex<Layout>,
     pub(crate) step: Mutex<Step<L::Note>>,
     pub(crate) super_file: Mutex<SuperFile>,
@@ -118,6 +121,13 @@ impl<L: Ledger> Inner<L> {
 }
 
 impl<L: Ledger> Inner<L> {
+    /// Whether a record of so many bytes has to wait.
+    fn is_queue_full(&self, bytes: u64) -> bool {
+        let queued = self.queued_bytes.load(Ordering::Relaxed);
+        let no_bytes = queued > 0 && queued + bytes > self.queue_bytes;
+        no_bytes || self.drive == Drive::Caller && self.queue.0.is_full()
+    }
+
     /// Makes another free file, which nobody counts on yet.
     pub(crate) fn grow(&self) -> Result<()> {
         self.pool.grow()
@@ -201,7 +211,8 @@ impl<L: Ledger> Log<L> {
         }
     }
 
-    /// Queues a record. Blocks while the queue is full; fails only if the log has stopped.
+    /// Queues a record. While the queue is full, lends the committer a hand; fails only if the log has
+    /// stopped.
     ///
     /// # Panics
     /// If the body is larger than the reservation.
@@ -219,9 +230,9 @@ impl<L: Ledger> Log<L> {
             ticket: ticket.cell(),
             _reservation: reservation,
         };
-        if self.inner.drive == Drive::Caller && self.inner.queue.0.is_full() {
-            self.inner.commit_queued();
-        }
+        let bytes = pending.stored_bytes();
+        while self.inner.is_queue_full(bytes) && self.inner.commit_queued() {}
+        self.inner.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.inner
             .queue
             .0
@@ -300,10 +311,11 @@ impl<L: Ledger> Log<L> {
             durable.end() >= replay_from.lsn || skipped_wait,
             "a checkpoint lies before the durable end"
         );
+        let time_ms = self.last_time_ms();
         let mut super_file = self.inner.super_file.lock();
         let table = self.inner.pool.table(replay_from, released);
         let written = super_file
-            .flip(replay_from, clean, &table, payload)
+            .flip(replay_from, time_ms, clean, &table, payload)
             .inspect_err(|error| {
                 // A full disk leaves the checkpoint before as it was.
                 if !error.is_full() {
@@ -441,6 +453,7 @@ impl<L: Ledger> Log<L> {
             durable_writes: count(&counters.durable_writes),
             records: count(&counters.records),
             record_bytes: count(&counters.record_bytes),
+            kinds: counters.kinds(),
             log_bytes: count(&counters.log_bytes),
             pack_bytes: count(&counters.pack_bytes),
             manifest_bytes: count(&counters.manifest_bytes),
@@ -577,13 +590,4 @@ impl Iterator for Batches {
         self.next = Lsn::new(self.next.segno(), self.segment.end());
         Some(Err(error))
     }
-}
-
-/// Asks for a real-time priority for the calling thread. On a busy machine a commit otherwise waits
-/// for a time slice, which is 20 times longer than the write.
-fn raise_priority() -> bool {
-    use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let native = thread_priority::thread_native_id();
-    thread_priority::set_thread_priority_and_policy(native, ThreadPriority::Min, policy).is_ok()
 }

@@ -22,6 +22,9 @@ pub struct LogOptions {
     /// How many records wait for the committer before [`Log::append`](crate::Log::append) blocks.
     /// Default 8,192.
     pub queue_records: usize,
+    /// How many bytes of records wait for the committer before [`Log::append`](crate::Log::append) waits for
+    /// it; one record may always wait. Default 64 MiB.
+    pub queue_bytes: u64,
     /// Who runs the committer.
     pub drive: Drive,
     /// A fault to plant in tests.
@@ -34,6 +37,7 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             batch_bytes: 512 << 10,
             queue_records: 8192,
+            queue_bytes: 64 << 20,
             drive: Drive::default(),
             teeth: Teeth::default(),
         }

@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam::channel::bounded;
 use parking_lot::Mutex;
@@ -217,6 +217,8 @@ impl Opening {
                 self.options.teeth,
             )),
             queue: bounded(self.options.queue_records),
+            queued_bytes: AtomicU64::new(0),
+            queue_bytes: self.options.queue_bytes,
             layout: Mutex::new(Layout::new(tail, chain.segno_max, chain.time_ms)),
             step: Mutex::default(),
             super_file: Mutex::new(self.super_file),

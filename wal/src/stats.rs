@@ -13,7 +13,17 @@ pub(crate) struct Counters {
     pub(crate) manifest_bytes: AtomicU64,
     pub(crate) zero_bytes: AtomicU64,
     write_us: [AtomicU64; LATENCY_BUCKETS],
+    kinds: [KindCounters; KINDS],
 }
+
+#[derive(Debug, Default)]
+struct KindCounters {
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Kinds of records are counted up to this one; those above it together.
+const KINDS: usize = 32;
 
 /// Adds to a counter.
 pub(crate) fn add(counter: &AtomicU64, value: u64) {
@@ -23,6 +33,25 @@ pub(crate) fn add(counter: &AtomicU64, value: u64) {
 impl Counters {
     pub(crate) fn note_write(&self, us: u64) {
         add(&self.write_us[Latency::bucket(us)], 1);
+    }
+
+    pub(crate) fn note_record(&self, kind: u8, bytes: u32) {
+        let counters = &self.kinds[usize::from(kind).min(KINDS - 1)];
+        add(&counters.records, 1);
+        add(&counters.bytes, u64::from(bytes));
+    }
+
+    pub(crate) fn kinds(&self) -> Vec<KindStats> {
+        let all = self
+            .kinds
+            .iter()
+            .zip(0..)
+            .map(|(counters, kind)| KindStats {
+                kind,
+                records: counters.records.load(Relaxed),
+                bytes: counters.bytes.load(Relaxed),
+            });
+        all.filter(|stats| stats.records > 0).collect()
     }
 
     pub(crate) fn latency(&self) -> Latency {
@@ -62,8 +91,20 @@ impl Latency {
     }
 }
 
+/// Records of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KindStats {
+    /// The kind.
+    pub kind: u8,
+    /// How many were appended.
+    pub records: u64,
+    /// Their bytes, frames included.
+    pub bytes: u64,
+}
+
 /// Counters since the log was opened, and sizes now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogStats {
     /// Durable writes of batches.
@@ -72,6 +113,8 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes of those records, frames included.
     pub record_bytes: u64,
+    /// The same for each kind that was appended.
+    pub kinds: Vec<KindStats>,
     /// Bytes of those batches, with headers of batches and segments, and padding.
     pub log_bytes: u64,
     /// Bytes written to packs.

@@ -36,6 +36,8 @@ pub struct Superblock {
     pub clean: bool,
     manifest_len: u64,
     manifest_crc: u32,
+    /// No batch before the replay start has a later time; 0 if that is not known.
+    pub time_ms: u64,
 }
 
 impl Superblock {
@@ -51,6 +53,7 @@ impl Superblock {
         sector.push(if self.clean { CLEAN } else { 0 });
         sector.put_u64(self.manifest_len);
         sector.put_u32(self.manifest_crc);
+        sector.put_u64(self.time_ms);
         sector.resize(SECTOR_BYTES - 4, 0);
         sector.put_u32(crc32fast::hash(&sector));
         sector
@@ -79,6 +82,7 @@ impl Superblock {
             clean: reader.u8()? & CLEAN != 0,
             manifest_len: reader.u64()?,
             manifest_crc: reader.u32()?,
+            time_ms: reader.u64()?,
         })
     }
 }
@@ -153,6 +157,7 @@ impl SuperFile {
             clean: true,
             manifest_len: 0,
             manifest_crc: 0,
+            time_ms: 0,
         };
         let path = dir.join(SUPER_NAME);
         let file = fs
@@ -166,7 +171,7 @@ impl SuperFile {
             slot: 1,
             current,
         };
-        created.flip(current.replay_from, true, &[], &[])?;
+        created.flip(current.replay_from, 0, true, &[], &[])?;
         Ok(created)
     }
 
@@ -236,6 +241,7 @@ impl SuperFile {
     pub(crate) fn flip(
         &mut self,
         replay_from: Position,
+        time_ms: u64,
         clean: bool,
         table: &[TableEntry],
         payload: &[u8],
@@ -260,6 +266,7 @@ impl SuperFile {
             clean,
             manifest_len: manifest.len() as u64,
             manifest_crc: crc32fast::hash(&manifest),
+            time_ms,
             ..self.current
         };
         self.write_slot(slot, &next)?;

@@ -13,10 +13,14 @@ pub enum Flaw {
     AcknowledgeBeforeWrite,
     /// I3: a batch starts in the block where the last one ended, and rewrites that block.
     RewriteLastBlock,
+    /// I4: an image does not say whose it is.
+    NamelessImage,
     /// I5: a move by compaction overwrites a newer version.
     MoveWithoutComparing,
     /// I6: a segment is reused although live records lie in it.
     ReuseLiveSegment,
+    /// I7: replay passes over what the index shows already, although it may show it from the page cache.
+    SkipWhatIsShown,
     /// I8: a failed write is taken for a success.
     AcknowledgeAfterError,
     /// I9: growth takes the reserve.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dovehouse_wal::fs::{Fs, RealFs};
 use dovehouse_wal::sim::{Failure, Fault, Operation, SimFs};
 use dovehouse_wal::{
-    Access, Claim, Drive, Error, Log, LogOptions, Lsn, Opening, Record, Teeth, Ticket, TicketState,
+    Access, Claim, Drive, Error, Log, LogOptions, Lsn, Opening, RESERVE_SEGMENTS, Record, Teeth,
+    Ticket, TicketState,
 };
 
 mod common;
@@ -135,13 +136,14 @@ fn an_unreadable_tail_is_not_taken_for_an_unwritten_one() {
     let fs = SimFs::new(6);
     let (log, _) = open(&fs);
     append(&log, b"acknowledged").unwrap().wait().unwrap();
+    let files = log.stats().segment_files as u64;
     drop(log);
     let fs = fs.process_death();
-    // The first reads of a segment are of its header; the next ones of its batches.
+    // The first reads are of the segments' headers; the next ones of batches.
     fs.inject(Fault {
         operation: Operation::Read,
         name: "segment",
-        after: 1,
+        after: files,
         failure: Failure::Eio,
         lasting: false,
     });
@@ -155,6 +157,8 @@ fn after_a_failed_write_nothing_is_acknowledged_and_reads_go_on() {
     let fs = SimFs::new(7);
     let (log, _) = open(&fs);
     append(&log, b"safe").unwrap().wait().unwrap();
+    // The reserve is complete: what is written from here on are batches.
+    append(&log, b"safe too").unwrap().wait().unwrap();
     let (position, durable) = (log.position(), log.durable());
     fs.inject(Fault {
         operation: Operation::Write,
@@ -208,6 +212,8 @@ fn a_callback_is_called_once_when_its_ticket_is_settled() {
         "it was durable already"
     );
 
+    // The reserve is complete: what is written from here on are batches.
+    append(&log, b"more").unwrap().wait().unwrap();
     fs.inject(Fault {
         operation: Operation::Write,
         name: "segment",
@@ -223,7 +229,8 @@ fn a_callback_is_called_once_when_its_ticket_is_settled() {
 #[test]
 fn a_full_disk_refuses_before_anything_is_queued_and_recovers_with_space() {
     let fs = SimFs::new(8);
-    fs.set_capacity(Some(2 * SEGMENT_BYTES + 20_000));
+    let files = 2 + RESERVE_SEGMENTS as u64;
+    fs.set_capacity(Some(files * SEGMENT_BYTES + 20_000));
     let (log, _) = open(&fs);
     let mut acknowledged = 0;
     let error = loop {
@@ -317,7 +324,11 @@ fn released_segments_are_reused_and_their_old_batches_never_come_back() {
             .unwrap();
     }
     let files = log.stats().segment_files;
-    assert!(files <= 3, "{files} files for a log that holds nothing");
+    let reserve = log.reserve_segments();
+    assert!(
+        files <= 2 + reserve,
+        "{files} files, {reserve} of them in reserve, for a log that holds nothing"
+    );
     append(&log, b"after").unwrap().wait().unwrap();
     let (_, replayed) = open(&fs.power_loss());
     assert_eq!(bodies(&replayed), [b"after"]);

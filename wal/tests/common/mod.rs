@@ -33,6 +33,7 @@ pub(crate) fn options(teeth: Teeth) -> LogOptions {
         segment_bytes: SEGMENT_BYTES,
         batch_bytes: 16 << 10,
         queue_records: 64,
+        queue_bytes: 64 << 10,
         drive: Drive::Caller,
         teeth,
     }
