@@ -129,8 +129,22 @@ impl Dictionaries {
             .map_or(0, |(last, _)| *last)
     }
 
-    /// A dictionary that a record names.
-    pub(crate) fn find(&self, number: u32) -> Result<Arc<Dictionary>> {
+    /// A dictionary that a record of this class names. One of another class is damage: it may be another
+    /// tenant's.
+    pub(crate) fn find(&self, number: u32, class: ClassId) -> Result<Arc<Dictionary>> {
+        let dictionary = self.find_any(number)?;
+        if dictionary.class != class {
+            let what = format!("a record of class {}", class.0);
+            let why = format!(
+                "it names dictionary {number} of class {}",
+                dictionary.class.0
+            );
+            return Err(Error::damaged(what, why));
+        }
+        Ok(dictionary)
+    }
+
+    fn find_any(&self, number: u32) -> Result<Arc<Dictionary>> {
         let used = self.uses.fetch_add(1, Ordering::Relaxed);
         if let Some(loaded) = self.known.read().loaded.get(&number) {
             loaded.used.store(used, Ordering::Relaxed);

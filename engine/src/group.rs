@@ -119,12 +119,15 @@ impl Opened {
     /// Opens a GROUP record's body; `Ok(None)` is damage.
     pub(crate) fn of(
         body: &[u8],
-        find: impl FnOnce(u32) -> Result<Arc<Dictionary>>,
+        find: impl FnOnce(u32, ClassId) -> Result<Arc<Dictionary>>,
     ) -> Result<Option<Self>> {
         let Some((members, stored)) = decode_members(&mut Reader::new(body)) else {
             return Ok(None);
         };
-        let content = stored.open(find)?;
+        let class = members
+            .first()
+            .map_or(ClassId(0), |(header, _)| header.class);
+        let content = stored.open(|number| find(number, class))?;
         Ok(content.map(|content| Opened { members, content }))
     }
 
@@ -196,7 +199,7 @@ mod tests {
         let body = group.encode(&Stored::new(group.opened(), None));
         assert!(body.len() < alone, "{} and {alone}", body.len());
 
-        let opened = Opened::of(&body, |_| unreachable!()).unwrap().unwrap();
+        let opened = Opened::of(&body, |_, _| unreachable!()).unwrap().unwrap();
         for slot in slots {
             let (meta, found) = opened.state(Slot::new(slot).unwrap()).unwrap();
             assert_eq!((meta.id.as_bytes()[0], found), (slot as u8, state(slot)));
@@ -204,7 +207,7 @@ mod tests {
         assert!(opened.state(Slot::new(5).unwrap()).is_none());
         assert_eq!(headers(&body).unwrap(), slots.map(header));
         for len in 0..body.len() {
-            let cut = Opened::of(&body[..len], |_| unreachable!()).unwrap();
+            let cut = Opened::of(&body[..len], |_, _| unreachable!()).unwrap();
             assert!(cut.is_none(), "cut to {len}");
         }
     }

@@ -125,11 +125,15 @@ impl IdTable {
             .collect())
     }
 
-    /// Whether the bucket of this hash is what was written. Not to be asked between a crash and the
-    /// first checkpoint after it: a bucket that a crash tore has all its entries but not its checksum.
-    pub(crate) fn is_intact(&self, hash: IdHash) -> Result<bool> {
+    /// The bucket of this hash.
+    pub(crate) fn bucket(&self, hash: IdHash) -> u32 {
         let directory = self.directory.read();
-        let bucket = directory.buckets[prefix(hash.fingerprint(), directory.depth)];
+        directory.buckets[prefix(hash.fingerprint(), directory.depth)]
+    }
+
+    /// Whether a bucket is what was written. Between a crash and the first checkpoint after it, one that
+    /// the crash tore is not: it has all its entries, but not its checksum.
+    pub(crate) fn is_intact(&self, bucket: u32) -> Result<bool> {
         let _still = self.file.hold_still();
         let page = self.file.page(u64::from(bucket))?;
         Ok(page.iter().all(|byte| *byte == 0) || crc_of(&page) == page[4..8])
@@ -414,7 +418,11 @@ mod tests {
         assert!(reader.is_empty());
         for table in [&table, &reopened] {
             assert!((0..20_000).all(|number| finds(table, number)));
-            assert!((0..20_000).all(|number| table.is_intact(table.hash(&id(number))).unwrap()));
+            assert!((0..20_000).all(|number| {
+                table
+                    .is_intact(table.bucket(table.hash(&id(number))))
+                    .unwrap()
+            }));
             let strangers = (20_000..40_000)
                 .filter(|n| !table.candidates(table.hash(&id(*n))).unwrap().is_empty());
             assert!(

@@ -282,14 +282,28 @@ impl Index {
                 found.push(slot);
             }
         }
-        let trusted = self.settled.load(Ordering::Acquire);
-        if found.is_empty() && trusted && !self.ids.is_intact(hash)? {
+        let bucket = self.ids.bucket(hash);
+        if found.is_empty() && !self.ids.is_intact(bucket)? && !self.may_be_torn(bucket) {
             return Err(Error::damaged(
                 "a bucket of the id table",
                 "its checksum is wrong",
             ));
         }
         Ok(found)
+    }
+
+    /// Whether a crash may have torn a bucket of the id table: if the log's tail has ids of it, a checkpoint
+    /// that was cut off may have been writing them.
+    fn may_be_torn(&self, bucket: u32) -> bool {
+        if self.settled.load(Ordering::Acquire) {
+            return false;
+        }
+        let is_of_bucket = |id: &ObjectId| self.ids.bucket(self.ids.hash(id)) == bucket;
+        let mut found = self.new_ids.read().keys().any(is_of_bucket);
+        self.overlay.for_each(|cell| {
+            found = found || cell.gone_ids().iter().any(is_of_bucket);
+        });
+        found
     }
 
     pub(crate) fn fingerprint(&self, id: &ObjectId) -> u32 {

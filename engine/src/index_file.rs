@@ -187,6 +187,9 @@ impl Words {
         let owner = memmap2::MmapOptions::new()
             .len(bytes)
             .map_raw_read_only(file)?;
+        // Slots and hashes have no neighbours that are needed next: readahead would bring 128 KiB for each
+        // page, and wake a cold object after it.
+        owner.advise(memmap2::Advice::Random)?;
         let start = owner.as_ptr().cast::<AtomicU64>();
         Ok(Words {
             start,

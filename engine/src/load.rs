@@ -6,7 +6,7 @@ use dovehouse_wal::{FRAME_BYTES, Lsn, OwnedRecord};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::group::{self, Opened};
-use crate::id::{ObjectId, Slot};
+use crate::id::{ClassId, ObjectId, Slot};
 use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
 use crate::slots::Entry;
 use crate::state::State;
@@ -66,7 +66,7 @@ impl Inner {
         };
         let malformed = |link: &Link| malformed(slot, link.record.lsn);
         let (base, deltas) = chain.split_last().expect("a chain has its head");
-        let decoded = self.decode_base(base, slot)?;
+        let decoded = self.decode_base(base, slot, entry.class)?;
         let (meta, mut state) = decoded.ok_or_else(|| malformed(base))?;
         for delta in deltas.iter().rev() {
             apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
@@ -99,15 +99,22 @@ impl Inner {
         let base = chain.last().expect("a chain has its head");
         let meta = match base.kind {
             Kind::Image => Meta::decode(&mut base.payload()),
-            _ => self.decode_base(base, slot)?.map(|(meta, _)| meta),
+            _ => self
+                .decode_base(base, slot, entry.class)?
+                .map(|(meta, _)| meta),
         };
         meta.ok_or_else(|| malformed(slot, base.record.lsn))
             .map(Some)
     }
 
     /// The meta and the state in the record at the base; `Ok(None)` is damage.
-    fn decode_base(&self, base: &Link, slot: Slot) -> Result<Option<(Meta, State)>> {
-        let find = |number| self.dictionaries.find(number);
+    fn decode_base(
+        &self,
+        base: &Link,
+        slot: Slot,
+        class: ClassId,
+    ) -> Result<Option<(Meta, State)>> {
+        let find = |number| self.dictionaries.find(number, class);
         let mut payload = base.payload();
         match base.kind {
             Kind::Erase => {
@@ -115,7 +122,7 @@ impl Inner {
                 Ok(id.map(|id| (Meta::erased(id), State::default())))
             }
             Kind::Group => {
-                let opened = Opened::of(payload.rest(), find)?;
+                let opened = Opened::of(payload.rest(), |number, _| find(number))?;
                 Ok(opened.and_then(|opened| opened.state(slot)))
             }
             _ => decode_image(&mut payload, find),

@@ -259,6 +259,10 @@ impl Cell {
         (state.due, state.new_id)
     }
 
+    pub(crate) fn gone_ids(&self) -> Vec<ObjectId> {
+        self.state.lock().gone_ids.clone()
+    }
+
     fn copy(&self) -> Option<Copied> {
         let state = self.state.lock();
         let entry = state.newest.filter(|_| state.dirty)?;

@@ -176,7 +176,7 @@ impl<'a> Packing<'a> {
         if !is_small && is_current {
             return Ok(Form::Alone(Kind::Image, body));
         }
-        let find = |number| dictionaries.find(number);
+        let find = |number| dictionaries.find(number, header.class);
         let Some(state) = stored.open(find).unwrap_or(None) else {
             return Ok(Form::Alone(Kind::Image, body));
         };
@@ -202,7 +202,7 @@ impl<'a> Packing<'a> {
     fn form_of_member(&mut self, slot: Slot, body: Arc<[u8]>) -> Result<Option<Form>> {
         let is_open = |opened: &(Arc<[u8]>, _)| Arc::ptr_eq(&opened.0, &body);
         if !self.opened.as_ref().is_some_and(is_open) {
-            let find = |number| self.inner.dictionaries.find(number);
+            let find = |number, class| self.inner.dictionaries.find(number, class);
             let opened = Opened::of(&body, find).unwrap_or(None);
             self.opened = opened.map(|opened| (body.clone(), opened));
         }

@@ -114,7 +114,7 @@ impl Inner {
                     break;
                 }
                 let stored = split_image(body).map(|(_, _, _, stored)| stored);
-                let find = |number| self.dictionaries.find(number);
+                let find = |number| self.dictionaries.find(number, class);
                 let state = stored.and_then(|stored| stored.open(find).unwrap_or(None));
                 if let Some(state) = state {
                     training.show(class, &state, body.len(), dictionary.as_deref());
