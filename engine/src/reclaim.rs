@@ -16,7 +16,7 @@ use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, RecordView, Segment, Teeth};
 
 use crate::error::Result;
 use crate::id::Slot;
-use crate::liveness::is_live;
+use crate::liveness::{Retention, Version, liveness};
 use crate::record::{Header, Kind};
 use crate::slots::{Entry, SlotTable};
 use crate::survivors::versions;
@@ -116,7 +116,15 @@ fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
 
 fn lives(header: &Header, at: Lsn, slots: &SlotTable) -> bool {
     match entry(header.slot, slots) {
-        Ok(Some(entry)) => is_live(header, at, &entry),
+        Ok(Some(newest)) => {
+            let record = Version {
+                header,
+                at,
+                newest: &newest,
+                superseded_ms: None,
+            };
+            liveness(record, Retention::default(), &[])
+        }
         // An index without the object, or a damaged entry: the record may be all that is left of it.
         Ok(None) | Err(_) => true,
     }

@@ -10,7 +10,7 @@ use crate::engine::Inner;
 use crate::error::Result;
 use crate::group;
 use crate::id::{ClassId, Slot};
-use crate::liveness::is_live;
+use crate::liveness::{Retention, Version, liveness};
 use crate::record::{Header, Kind, split_image};
 use crate::slots::Entry;
 
@@ -91,7 +91,13 @@ impl Inner {
     fn live_entry(&self, header: &Header, at: Lsn) -> Option<Entry> {
         // An entry that is damaged keeps what it may lead to.
         let entry = self.index.newest(header.slot).unwrap_or(None)?;
-        is_live(header, at, &entry).then_some(entry)
+        let record = Version {
+            header,
+            at,
+            newest: &entry,
+            superseded_ms: None,
+        };
+        liveness(record, Retention::default(), &[]).then_some(entry)
     }
 
     /// Shows states of classes that need a dictionary, so that their survivors are the first to use it.

@@ -43,12 +43,17 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
         + (after.log.manifest_bytes - before.log.manifest_bytes)
         + (after.index_bytes - before.index_bytes);
     run.note_number("write_amplification", device as f64 / records as f64);
-    let files =
-        (after.log.segment_files - after.log.free_segments) as u64 * after.log.segment_bytes;
-    run.note_number(
-        "space_amplification",
-        files as f64 / after.live_bytes.max(1) as f64,
-    );
+    let used: u64 = after
+        .segments
+        .iter()
+        .map(|segment| segment.used_bytes)
+        .sum();
+    let live: u64 = after
+        .segments
+        .iter()
+        .map(|segment| segment.live_bytes)
+        .sum();
+    run.note_number("space_amplification", used as f64 / live as f64);
     engine.close()?;
     Ok(())
 }
