@@ -78,6 +78,8 @@ enum State {
     },
     /// Released, but a reader still holds it.
     Retired(Arc<Segment>),
+    /// Released, and held by nobody: free once a checkpoint has said so.
+    Releasing,
 }
 
 #[derive(Debug)]
@@ -346,9 +348,9 @@ impl Pool {
             end: segment.end(),
         };
         let state = |state: &State| match state {
-            State::Free => TableState::Free,
+            State::Free | State::Releasing => TableState::Free,
             State::Used(segment) if released.contains(&segment.segno) => TableState::Free,
-            State::Used(segment) if segment.role == Role::Pack => match segment.end() {
+            State::Used(segment) if segment.role != Role::Log => match segment.end() {
                 // Nothing in it is durable yet.
                 end if u64::from(end) == BLOCK_BYTES => TableState::Free,
                 _ => sealed(segment),
@@ -358,8 +360,14 @@ impl Pool {
             State::Used(_) | State::Dead { .. } => TableState::Log,
             State::Retired(segment) => sealed(segment),
         };
-        self.files
-            .lock()
+        let mut files = self.files.lock();
+        for state in files.values_mut() {
+            // Nobody can take hold of it again. One that is let go of after this is for the next table.
+            if matches!(state, State::Retired(segment) if Arc::strong_count(segment) == 1) {
+                *state = State::Releasing;
+            }
+        }
+        files
             .iter()
             .map(|(file, found)| TableEntry {
                 file: *file,
@@ -379,16 +387,21 @@ impl Pool {
         };
         self.used.fetch_sub(gone.len(), Ordering::Relaxed);
         let mut files = self.files.lock();
-        for segment in gone {
-            // This replaces the log's own reference: what is left are readers.
-            files.insert(segment.file_number, State::Retired(segment));
-        }
         let mut freed = 0;
+        for segment in gone {
+            let number = segment.file_number;
+            // Besides the log's own reference and this one there are only readers.
+            let state = match Arc::strong_count(&segment) {
+                0..=2 => State::Releasing,
+                _ => State::Retired(segment),
+            };
+            files.insert(number, state);
+        }
         for state in files.values_mut() {
             let free = match state {
                 State::Dead { segno } => *segno < replay_from.lsn.segno(),
-                State::Retired(segment) => Arc::strong_count(segment) == 1,
-                State::Free | State::Used(_) => false,
+                State::Releasing => true,
+                State::Free | State::Used(_) | State::Retired(_) => false,
             };
             if free {
                 *state = State::Free;

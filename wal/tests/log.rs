@@ -356,6 +356,36 @@ fn a_reader_keeps_a_released_segment_from_being_overwritten() {
     assert_eq!(pin.read(lsn, 0, SEGMENT_BYTES).unwrap().body, b"pinned");
 }
 
+/// The checkpoint at which a reader lets go says that the file holds a segment still. Were it used before
+/// another checkpoint says otherwise, a crash would lose what was written into it.
+#[test]
+fn a_file_that_a_reader_let_go_of_is_used_once_a_checkpoint_says_that_it_is_free() {
+    let fs = SimFs::new(14);
+    let (log, _) = open(&fs);
+    append(&log, b"pinned").unwrap().wait().unwrap();
+    let mut pin = log.segment(1);
+    let mut named = 0;
+    for round in 0..40u8 {
+        append(&log, &[round; 15_000]).unwrap().wait().unwrap();
+        if round % 8 == 0 {
+            let position = log.position();
+            let durable = log.wait_durable(position.lsn).unwrap();
+            let released: Vec<u32> = (1..position.lsn.segno()).collect();
+            log.checkpoint(position, durable, false, &[], &released)
+                .unwrap();
+            named = round;
+            drop(pin.take());
+        }
+        let (_, replayed) = open(&fs.power_loss());
+        let since = usize::from(round - named);
+        assert_eq!(bodies(&replayed).len(), since, "round {round}");
+        if round % 8 == 4 {
+            // Somebody reads for a while, again and again.
+            pin = log.segments().first().cloned();
+        }
+    }
+}
+
 #[test]
 fn a_clean_close_leaves_nothing_to_replay() {
     let fs = SimFs::new(14);
