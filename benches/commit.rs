@@ -104,7 +104,7 @@ fn run_clients(mut objects: Vec<(usize, Object)>, clients: usize, commits: u64) 
                 ticket.wait().expect("durable");
             }
             if round < share(commits, clients, *client) {
-                object.put(KEY, &value(round));
+                object.put(KEY, &value(round)).expect("room");
                 *ticket = object.commit().expect("space");
             }
         }

@@ -81,7 +81,7 @@ fn deliver(engine: &Engine, class: ClassId, thread: u64, confirmed: &Arc<AtomicU
             Some(object) => object,
             None => engine.wake(class, id)?,
         };
-        add_letter(&mut object, engine.now_ms(), &mut rng);
+        add_letter(&mut object, engine.now_ms(), &mut rng)?;
         if let Some(ticket) = object.commit()? {
             let confirmed = confirmed.clone();
             ticket.on_settled(move |state| {
@@ -102,20 +102,22 @@ fn deliver(engine: &Engine, class: ClassId, thread: u64, confirmed: &Arc<AtomicU
     Ok(())
 }
 
-fn add_letter(object: &mut Object, now_ms: u64, rng: &mut fastrand::Rng) {
-    let number = object.get(b"count").map_or(0, |count| {
-        u64::from_le_bytes(count.try_into().expect("this program wrote eight bytes"))
+fn add_letter(object: &mut Object, now_ms: u64, rng: &mut fastrand::Rng) -> Result<()> {
+    let number = object.get(b"count")?.map_or(0, |count| {
+        let count = count[..].try_into();
+        u64::from_le_bytes(count.expect("this program wrote eight bytes"))
     });
     let text = format!(
         "Dear friend, this is letter {number}. Yours, {}",
         rng.u32(..)
     );
-    object.put(b"count", &(number + 1).to_le_bytes());
-    object.put(format!("letter:{number:08}").as_bytes(), text.as_bytes());
+    object.put(b"count", &(number + 1).to_le_bytes())?;
+    object.put(format!("letter:{number:08}").as_bytes(), text.as_bytes())?;
     object.set_alarm(Alarm {
         due_ms: now_ms + READ_AFTER_MS,
         ..Alarm::default()
     });
+    Ok(())
 }
 
 /// Wakes mailboxes whose alarm is due, takes their letters out, and clears the alarm in the same commit.
@@ -126,11 +128,11 @@ fn read_mail(engine: &Engine, class: ClassId) -> Result<u64> {
         let mut object = engine.wake(class, due.id)?;
         let letters: Vec<Vec<u8>> = object
             .list(&List::prefix(b"letter:"))
-            .map(|(key, _)| key.to_vec())
-            .collect();
+            .map(|listed| Ok(listed?.0.into_owned()))
+            .collect::<Result<_>>()?;
         read += letters.len() as u64;
         for letter in letters {
-            object.delete(&letter);
+            object.delete(&letter)?;
         }
         object.clear_alarm("");
         last = object.commit()?.or(last);

@@ -1,9 +1,10 @@
 //! What a handler has of its object: identity, storage, alarm, WebSockets.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-use dovehouse_engine::List;
+use dovehouse_engine::{List, Listed, Object};
 use dovehouse_sqlbridge::{Rows, Value};
 
 use crate::alarms::AlarmApi;
@@ -78,8 +79,7 @@ impl Ctx {
         })
     }
 
-    /// What the object's keys, pages and alarm take, in bytes before compression. At 4 MiB commits
-    /// begin to fail.
+    /// What the object's keys, pages and alarm take, in bytes before compression.
     pub fn stored_bytes(&self) -> Result<usize> {
         self.core
             .with_storage(|storage| Ok(storage.object(|object| object.state_bytes())))
@@ -100,7 +100,7 @@ impl Ctx {
 ///
 /// # Errors
 /// All methods fail with [`Error::OutsideTurn`] when called by anybody but the object's own handlers.
-/// A state of more than 4 MiB fails the turn when it commits, and resets the object.
+/// A turn that writes more than its class may in one transaction (1 GiB unless set) fails.
 #[derive(Clone, Copy)]
 pub struct Kv<'a> {
     core: &'a Rc<Core>,
@@ -115,31 +115,34 @@ impl fmt::Debug for Kv<'_> {
 impl Kv<'_> {
     /// The value of a key.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        let get =
-            |object: &mut dovehouse_engine::Object| object.get(key.as_ref()).map(<[u8]>::to_vec);
-        self.core.with_storage(|storage| Ok(storage.object(get)))
+        self.core.with_storage(|storage| {
+            let get = |object: &mut Object| Ok(object.get(key.as_ref())?.map(Cow::into_owned));
+            storage.object(get)
+        })
     }
 
-    /// Sets a key.
+    /// Sets a key, of at most 4 KiB, to a value of at most 128 MiB.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let put = |object: &mut dovehouse_engine::Object| object.put(key.as_ref(), value.as_ref());
-        self.core.with_storage(|storage| {
-            storage.object(put);
-            Ok(())
-        })
+        let put = |object: &mut Object| Ok(object.put(key.as_ref(), value.as_ref())?);
+        self.core.with_storage(|storage| storage.object(put))
     }
 
     /// Removes a key. Returns whether it was there.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let delete = |object: &mut dovehouse_engine::Object| object.delete(key.as_ref());
-        self.core.with_storage(|storage| Ok(storage.object(delete)))
+        let delete = |object: &mut Object| Ok(object.delete(key.as_ref())?);
+        self.core.with_storage(|storage| storage.object(delete))
     }
 
     /// Keys and values in a range, in the byte order of the keys.
     pub fn list(&self, list: &List) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let owned = |(key, value): (&[u8], &[u8])| (key.to_vec(), value.to_vec());
         self.core.with_storage(|storage| {
-            Ok(storage.object(|object| object.list(list).map(owned).collect()))
+            storage.object(|object| {
+                let owned = |listed: Listed<'_>| {
+                    let (key, value) = listed?;
+                    Ok((key.into_owned(), value.into_owned()))
+                };
+                object.list(list).map(owned).collect()
+            })
         })
     }
 }

@@ -37,7 +37,9 @@ fn engine(objects: u64) -> (Engine, ClassId) {
     for number in 0..objects {
         let mut object = engine.wake(class, id(number)).expect("asleep");
         for entry in 0..3 {
-            object.put(format!("entry:{entry:02}").as_bytes(), &document(&mut rng));
+            object
+                .put(format!("entry:{entry:02}").as_bytes(), &document(&mut rng))
+                .unwrap();
         }
         last = object.commit().expect("room");
     }
@@ -123,17 +125,27 @@ fn objects(c: &mut Criterion) {
     c.bench_function("wake and get", |b| {
         b.iter(|| {
             let object = engine.wake(class, id(rng.u64(..OBJECTS))).expect("asleep");
-            object.get(b"entry:01").map(<[u8]>::len)
+            object
+                .get(b"entry:01")
+                .expect("whole")
+                .map(|value| value.len())
         });
     });
 
     let mut object = engine.wake(class, id(OBJECTS)).expect("asleep");
     for number in 0..1000_u32 {
-        object.put(format!("key:{number:04}").as_bytes(), &number.to_le_bytes());
+        object
+            .put(format!("key:{number:04}").as_bytes(), &number.to_le_bytes())
+            .unwrap();
     }
     object.commit().expect("room");
     c.bench_function("get of 1,000 keys", |b| {
-        b.iter(|| object.get(black_box(b"key:0500")).map(<[u8]>::len));
+        b.iter(|| {
+            object
+                .get(black_box(b"key:0500"))
+                .expect("whole")
+                .map(|value| value.len())
+        });
     });
     c.bench_function("list of 100 of 1,000 keys", |b| {
         b.iter(|| object.list(&List::prefix(b"key:05").limit(100)).count());
@@ -142,7 +154,7 @@ fn objects(c: &mut Criterion) {
     c.bench_function("put of 1,000 keys, rolled back", |b| {
         b.iter(|| {
             round += 1;
-            object.put(b"key:0500", &round.to_le_bytes());
+            object.put(b"key:0500", &round.to_le_bytes()).unwrap();
             object.rollback();
         });
     });

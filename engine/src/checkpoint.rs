@@ -49,7 +49,13 @@ impl Inner {
         let result = (|| {
             let position = self.log.position();
             let usage = self.index.usage.encode();
-            let copies = self.index.overlay.copy_dirty();
+            let copies =
+                self.index
+                    .overlay
+                    .copy_dirty(self.teeth.has(Flaw::CopyLeavesFirst), || {
+                        // What a committer of its own might do just then.
+                        self.log.lay_out_queued();
+                    });
             let newest = copies
                 .iter()
                 .map(|copy| copy.entry_at.as_u64() + 1)
@@ -62,8 +68,9 @@ impl Inner {
                     .wait_durable(position.lsn.max(Lsn::from_u64(newest)))?
             };
             let written = self.index.write(&copies, &usage)?;
+            self.blobs.checkpointed(position.lsn);
             let settled = self.settled_segments(position);
-            let dead = reclaim.dead_segments(&settled, &self.log, &self.index.slots, self.teeth);
+            let dead = reclaim.dead_segments(&settled, self);
             // Whoever holds a segment keeps its file.
             drop(settled);
             let freed_segments =

@@ -12,7 +12,7 @@ use dovehouse_wal::bytes::{Put, Reader};
 use crate::compress::{compress, decompress};
 use crate::dictionary::Dictionary;
 use crate::error::Result;
-use crate::state::STATE_BYTES_MAX;
+use crate::state::IMAGE_BYTES_MAX;
 
 const RAW: u8 = 0;
 /// A whole frame of zstd; written by versions before dictionaries.
@@ -93,7 +93,7 @@ impl<'a> Stored<'a> {
         let dictionary = u32::try_from(reader.varint()?).ok()?;
         let state_bytes = reader.length()?;
         let known = matches!(codec, RAW | FRAME | SHORT_FRAME);
-        let fits = state_bytes <= STATE_BYTES_MAX && (dictionary == 0 || codec == SHORT_FRAME);
+        let fits = state_bytes <= IMAGE_BYTES_MAX && (dictionary == 0 || codec == SHORT_FRAME);
         (known && fits).then(|| Stored {
             codec,
             dictionary,

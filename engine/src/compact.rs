@@ -18,14 +18,17 @@ use std::sync::Arc;
 
 use dovehouse_wal::{Claim, Pack, Record, Reservation, Segment, Ticket};
 
+use crate::big::{Carrier, LEAF_BYTES_MAX, Leaf, LeafAt};
 use crate::engine::{Engine, Inner};
 use crate::error::Result;
 use crate::expire::{Expired, encode_expire};
+use crate::id::Slot;
 use crate::index::{Move, Note};
-use crate::packing::{Chained, Forgotten, Packing, Written};
+use crate::packing::{Chained, Forgotten, MovedBlock, Packing, Written};
 use crate::record::Kind;
 use crate::remap::{Moved, encode_remap};
 use crate::stats::add;
+use crate::survivors::Collected;
 
 /// Free segment files that stay beside the reserve, for the log and for the next packs; and which part
 /// of all files.
@@ -134,6 +137,7 @@ impl Inner {
     ) -> Result<CompactReport> {
         self.log.writable()?;
         let mut compactor = self.compactor.lock();
+        self.forget_leaves()?;
         let mut report = CompactReport {
             freed_segments: self.checkpoint(false)?.freed_segments,
             ..CompactReport::default()
@@ -197,21 +201,24 @@ impl Inner {
         pace: Pace,
         report: &mut CompactReport,
     ) -> Result<()> {
-        let mut survivors = Vec::new();
-        let mut chained = HashSet::new();
-        for victim in victims {
-            self.collect(victim, &mut survivors, &mut chained);
+        let mut collected = self.collect_all(victims);
+        if !collected.unsettled.is_empty() {
+            self.settle_all(&collected.unsettled)?;
+            collected = self.collect_all(victims);
         }
+        let mut survivors = collected.survivors;
         survivors.sort_by_key(|survivor| (survivor.class, survivor.slot));
         self.sample(&survivors)?;
         let mut packing = Packing::new(self, compactor, pace);
         let written = packing.write_out(survivors);
         let full = std::mem::take(&mut packing.full);
         let forgotten = std::mem::take(&mut packing.forgotten);
+        let moved_blocks = std::mem::take(&mut packing.moved_blocks);
         let moved = written.and_then(|written| {
             // The packs are named from here on, so that what is said to lie there is found.
             self.checkpoint(false)?;
-            let moving = self.remap(written)?;
+            let mut moving = self.remap(written)?;
+            self.move_blocks(&moved_blocks, &mut moving)?;
             self.forget_all(&forgotten)?;
             Ok(moving)
         });
@@ -227,6 +234,83 @@ impl Inner {
         report.objects += objects;
         report.bytes += bytes;
         Ok(())
+    }
+
+    fn collect_all(&self, victims: &[Arc<Segment>]) -> Collected {
+        let mut collected = Collected::default();
+        for victim in victims {
+            self.collect(victim, &mut collected);
+        }
+        collected
+    }
+
+    /// Settles big objects, so that what lies in their commits can be moved. One that is awake does it
+    /// itself, with its next commit.
+    fn settle_all(&self, slots: &HashSet<Slot>) -> Result<()> {
+        for slot in slots.iter().copied() {
+            let Some(entry) = self.durable_entry(slot)? else {
+                continue;
+            };
+            let Ok(Some(meta)) = self.load_meta(slot, &entry) else {
+                continue;
+            };
+            let cell = self.index.cell(slot)?;
+            if self.awake.lock().contains(&meta.id) {
+                cell.want_image();
+            } else {
+                self.settle_object(entry.class, meta.id);
+                if let Some(ticket) = cell.last_ticket() {
+                    ticket.wait()?;
+                }
+            }
+            self.index.overlay.release(cell);
+        }
+        Ok(())
+    }
+
+    /// Lets leaves say where their blocks lie now, and waits until that is durable.
+    fn move_blocks(&self, moved: &[MovedBlock], moving: &mut Moving) -> Result<()> {
+        let mut last: Option<Ticket> = None;
+        let same_leaf = |a: &MovedBlock, b: &MovedBlock| a.item.leaf == b.item.leaf;
+        for moves in moved.chunk_by(same_leaf) {
+            let MovedBlock { carrier, item, .. } = &moves[0];
+            let owner = self.index.newest(carrier.tree.slot)?;
+            if !owner.is_some_and(|owner| Carrier::is_map_of(&owner, carrier.tree)) {
+                continue;
+            }
+            let at = LeafAt {
+                slot: item.leaf,
+                tree: carrier.tree,
+                class: carrier.class,
+                file: item.id.file,
+                index: item.id.leaf(),
+            };
+            let change = |leaf: &mut Leaf| self.move_in_leaf(leaf, moves);
+            let reservation = self.reserve_after(LEAF_BYTES_MAX, &mut last)?;
+            let updated = self.update_leaf(at, reservation, change)?;
+            moving.objects += moves.len();
+            moving.bytes += moves
+                .iter()
+                .map(|moved| u64::from(moved.to.bytes))
+                .sum::<u64>();
+            last = updated.or(last);
+        }
+        last.map_or(Ok(()), |ticket| ticket.wait().map(drop))?;
+        Ok(())
+    }
+
+    fn move_in_leaf(&self, leaf: &mut Leaf, moves: &[MovedBlock]) -> bool {
+        let mut is_changed = false;
+        for MovedBlock { carrier, item, to } in moves {
+            let place = &mut leaf.places[item.id.position()];
+            if *place == item.place {
+                let dead = [place.extent()];
+                self.index.usage.replace(carrier.class, to.extent(), dead);
+                *place = *to;
+                is_changed = true;
+            }
+        }
+        is_changed
     }
 
     /// Says where everything lies now, and waits until that is durable.
@@ -295,15 +379,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Room for a REMAP record. Those under way hold more than they will need: with little room left it
-    /// helps to wait for them.
+    /// Room for a REMAP record.
     fn reserve_move(&self, moving: &mut Moving) -> Result<Reservation> {
-        match self.log.reserve(REMAP_BYTES_MAX, Claim::Relocation) {
-            Err(error) if error.is_full() && moving.last.is_some() => {
-                if let Some(ticket) = moving.last.take() {
+        self.reserve_after(REMAP_BYTES_MAX, &mut moving.last)
+    }
+
+    /// Room for a record that says where something lies. Those under way hold more than they will need: with
+    /// little room left it helps to wait for the last of them.
+    fn reserve_after(&self, bytes: usize, last: &mut Option<Ticket>) -> Result<Reservation> {
+        match self.log.reserve(bytes, Claim::Relocation) {
+            Err(error) if error.is_full() && last.is_some() => {
+                if let Some(ticket) = last.take() {
                     ticket.wait()?;
                 }
-                Ok(self.log.reserve(REMAP_BYTES_MAX, Claim::Relocation)?)
+                Ok(self.log.reserve(bytes, Claim::Relocation)?)
             }
             outcome => Ok(outcome?),
         }

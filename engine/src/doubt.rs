@@ -80,10 +80,13 @@ impl Doubt {
         let Some(header) = Header::decode(&mut Reader::new(record.body)) else {
             return;
         };
-        let whole = matches!(Kind::from_u8(record.kind), Some(Kind::Image | Kind::Erase));
+        let whole = matches!(
+            Kind::from_u8(record.kind),
+            Some(Kind::Image | Kind::Erase | Kind::Head | Kind::Leaf)
+        );
         let newest = index.newest(header.slot).unwrap_or(None);
         let follows = newest.is_some_and(|newest| newest.head == record.link);
-        let is_delta = Kind::from_u8(record.kind) == Some(Kind::Delta);
+        let is_delta = matches!(Kind::from_u8(record.kind), Some(Kind::Delta | Kind::Pages));
         if whole || (is_delta && follows && !state.slots.contains(&header.slot)) {
             state.slots.remove(&header.slot);
             state.cleared.insert(header.slot);

@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
 use dovehouse_wal::{Access, Claim, Drive, Log, Opening, Record, Replayed, Superblock, Teeth};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::big::{Blobs, Leaves, Retired};
+use crate::cache::Cache;
 use crate::checkpoint::CheckpointReport;
 use crate::classes::DEFAULT_TENANT;
 use crate::compact::Compactor;
@@ -23,7 +25,6 @@ use crate::options::Builder;
 use crate::reclaim::Reclaim;
 use crate::record::{IMAGE_OVERHEAD_MAX, Kind, encode_class};
 use crate::space::Quota;
-use crate::state::STATE_BYTES_MAX;
 use crate::stats::Counters;
 use crate::training::Training;
 use crate::upkeep::Upkeep;
@@ -42,13 +43,13 @@ use crate::upkeep::Upkeep;
 /// let lobby = ObjectId::from_bytes([1; 32]);
 ///
 /// let mut room = engine.wake(rooms, lobby)?;
-/// room.put(b"topic", b"doves");
+/// room.put(b"topic", b"doves")?;
 /// if let Some(ticket) = room.commit()? {
 ///     ticket.wait()?; // from here on it survives a power cut
 /// }
 /// drop(room); // asleep: no memory, no file descriptor
 ///
-/// assert_eq!(engine.wake(rooms, lobby)?.get(b"topic"), Some(&b"doves"[..]));
+/// assert_eq!(engine.wake(rooms, lobby)?.get(b"topic")?.as_deref(), Some(&b"doves"[..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -56,6 +57,10 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// An object with more than this, uncompressed, is kept in blocks, of which a commit writes those that it
+/// changes. Less than that is written and read at once for less.
+const TINY_BYTES_MAX: usize = 128 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -76,14 +81,27 @@ pub(crate) struct Inner {
     pub(crate) doubt: Doubt,
     pub(crate) counters: Counters,
     pub(crate) teeth: Teeth,
+    /// What was read of big objects.
+    pub(crate) cache: Cache,
+    pub(crate) leaves: Leaves,
+    pub(crate) blobs: Blobs,
+    pub(crate) retired: Retired,
+    /// Bytes that open transactions of big objects have in memory, and how many they may.
+    pub(crate) dirty_bytes: AtomicUsize,
+    pub(crate) dirty_bytes_max: usize,
+    /// This, for compaction, which wakes objects.
+    pub(crate) me: Weak<Inner>,
     /// Objects that somebody has a handle of: one writer each.
     pub(crate) awake: Mutex<HashSet<ObjectId>>,
     /// How many these are, for the committer, which must not wait for the lock.
     pub(crate) awake_count: AtomicUsize,
     pub(crate) quotas: RwLock<HashMap<ClassId, Quota>>,
     pub(crate) read_only: bool,
-    /// The most that an object's state may take.
-    pub(crate) state_bytes_max: usize,
+    /// A larger object is kept in blocks.
+    pub(crate) tiny_bytes_max: usize,
+    /// Objects that compaction has awake for a moment: whoever wakes one waits.
+    pub(crate) in_upkeep: Mutex<HashSet<ObjectId>>,
+    pub(crate) upkeep_done: Condvar,
 }
 
 impl Engine {
@@ -109,9 +127,11 @@ impl Engine {
             fs,
             log: mut options,
             memory_bytes,
+            open_transaction_bytes,
             ..
         } = builder;
-        options.queue_bytes = memory_bytes / 4;
+        options.queue_bytes = memory_bytes / 8;
+        let dirty_bytes_max = open_transaction_bytes.unwrap_or(memory_bytes as usize / 8);
         let (drive, teeth) = (options.drive, options.teeth);
         let read_only = !access.writes();
 
@@ -152,7 +172,7 @@ impl Engine {
             index.settled.store(false, Ordering::Release);
         }
 
-        let state_bytes_max = STATE_BYTES_MAX.min(log.record_bytes_max() - IMAGE_OVERHEAD_MAX);
+        let tiny_bytes_max = TINY_BYTES_MAX.min(log.record_bytes_max() / 2 - IMAGE_OVERHEAD_MAX);
         let upkeep = Upkeep::new(limits, fs.now_ms());
         let dictionaries = Dictionaries::open(
             fs.clone(),
@@ -163,7 +183,7 @@ impl Engine {
             teeth,
         )?;
         index.note_dictionary(dictionaries.last());
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
             fs,
             dir,
             log,
@@ -181,7 +201,16 @@ impl Engine {
             awake_count: AtomicUsize::new(0),
             quotas: RwLock::default(),
             read_only,
-            state_bytes_max,
+            tiny_bytes_max,
+            cache: Cache::new(memory_bytes / 8),
+            leaves: Leaves::default(),
+            blobs: Blobs::default(),
+            retired: Retired::default(),
+            dirty_bytes: AtomicUsize::new(0),
+            dirty_bytes_max,
+            me: me.clone(),
+            in_upkeep: Mutex::default(),
+            upkeep_done: Condvar::new(),
         });
         if is_new && !read_only {
             // The key of the id hash must be on disk before anything is hashed with it.
@@ -416,12 +445,37 @@ fn start_thread(name: &str, life: impl FnOnce() + Send + 'static) -> JoinHandle<
 impl Inner {
     /// Notes that somebody has the object.
     pub(crate) fn take_awake(&self, id: ObjectId) -> Result<()> {
+        let mut in_upkeep = self.in_upkeep.lock();
+        while in_upkeep.contains(&id) {
+            self.upkeep_done.wait(&mut in_upkeep);
+        }
+        self.insert_awake(id)
+    }
+
+    fn insert_awake(&self, id: ObjectId) -> Result<()> {
         if self.awake.lock().insert(id) {
             self.awake_count.fetch_add(1, Ordering::Relaxed);
             Ok(())
         } else {
             Err(Error::Awake { id })
         }
+    }
+
+    /// Wakes an object and puts it to sleep again, which leaves its commits settled. Nothing happens if
+    /// somebody has it awake.
+    pub(crate) fn settle_object(&self, class: ClassId, id: ObjectId) {
+        let Some(me) = self.me.upgrade() else { return };
+        {
+            let mut in_upkeep = self.in_upkeep.lock();
+            if self.insert_awake(id).is_err() {
+                return;
+            }
+            in_upkeep.insert(id);
+        }
+        // One that cannot be read stays as it is.
+        drop(Object::wake_taken(me, class, id));
+        self.in_upkeep.lock().remove(&id);
+        self.upkeep_done.notify_all();
     }
 
     pub(crate) fn release_awake(&self, id: &ObjectId) {

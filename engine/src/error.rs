@@ -25,20 +25,21 @@ pub enum Error {
         /// The class that was asked for.
         asked: ClassId,
     },
-    /// The object's whole state would be larger than a store keeps. Nothing was committed: roll back,
-    /// or delete something and commit again.
-    #[error("the object's state of {bytes} bytes exceeds the limit of {limit}")]
+    /// A key or a value is larger than a store keeps. Nothing was changed. Fix the call, or split the value.
+    #[error("{what} of {bytes} bytes exceeds the limit of {limit}")]
     TooBig {
-        /// What the state would take, uncompressed.
+        /// What is too large.
+        what: &'static str,
+        /// What it takes.
         bytes: usize,
         /// The most that it may take.
         limit: usize,
     },
-    /// The object, or its class, would take more than its quota. Nothing was committed: roll back, or
+    /// The object, its class, or the transaction would take more than its quota. Nothing was committed: roll back, or
     /// delete something and commit again.
     #[error("{what} would take {bytes} bytes, its quota is {limit}")]
     Quota {
-        /// The object or the class.
+        /// The object, the class or the transaction.
         what: String,
         /// What it would take.
         bytes: u64,

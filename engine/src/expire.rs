@@ -1,7 +1,7 @@
 //! The EXPIRE record: erased objects of which nothing is kept any more. Their slots are free for others.
 //!
 //! ```text
-//! EXPIRE = (slot varint · generation u8 · seq varint · id)*
+//! EXPIRE = (slot varint · generation u8 · seq varint · id)*      leaves of maps have no id: zeros
 //! ```
 //! It counts for an object that is still erased, by the version that it names. The slot's next user has
 //! the next generation, so that no record of the old one is ever taken for one of the new.

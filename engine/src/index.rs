@@ -11,6 +11,7 @@ use dovehouse_wal::{DurableLsn, Flaw, Ledger, Lsn, Placed, Teeth};
 use parking_lot::{Mutex, RwLock};
 
 use crate::alarms::{AlarmIndex, encode_zones};
+use crate::big::Landing;
 use crate::classes::Classes;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
@@ -52,6 +53,8 @@ pub(crate) enum Note {
         /// The new version, but for its place.
         entry: Entry,
         due: DueChange,
+        /// Told where the record lies.
+        landing: Option<Arc<Landing>>,
     },
     /// Versions that were written to other places.
     Moves(Vec<Move>),
@@ -72,7 +75,15 @@ impl Ledger for Index {
 
     fn place(&self, note: Note, placed: Placed) -> Lsn {
         match note {
-            Note::Version { cell, entry, due } => {
+            Note::Version {
+                cell,
+                entry,
+                due,
+                landing,
+            } => {
+                if let Some(landing) = landing {
+                    landing.set(placed.lsn);
+                }
                 let entry = Entry {
                     head: placed.lsn,
                     bytes: placed.stored_bytes,

@@ -1,10 +1,10 @@
 //! Looking at objects without waking them, and checking that a store is what it should be.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
 use crate::record::Meta;
-use crate::slots::Entry;
+use crate::slots::{Entry, Form};
 use crate::state::Alarm;
 
 /// What is known of an object without reading its state.
@@ -71,9 +71,17 @@ impl Engine {
     }
 
     fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
-        let entry = match self.inner.index.overlay.get(slot) {
-            Some(cell) => cell.durable(self.inner.log.durable()),
-            None => self.inner.index.slots.get(slot)?,
+        let entry = self.inner.durable_entry(slot)?;
+        Ok(entry.filter(|entry| entry.form != Form::Leaf))
+    }
+}
+
+impl Inner {
+    /// The newest entry of a slot that is durable, unless the slot is free.
+    pub(crate) fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
+        let entry = match self.index.overlay.get(slot) {
+            Some(cell) => cell.durable(self.log.durable()),
+            None => self.index.slots.get(slot)?,
         };
         Ok(entry.filter(|entry| !entry.expired))
     }

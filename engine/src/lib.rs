@@ -12,6 +12,8 @@
 #![deny(unsafe_code)]
 
 mod alarms;
+mod big;
+mod cache;
 mod checkpoint;
 mod classes;
 mod codec;
@@ -67,10 +69,10 @@ pub use error::{Error, Result};
 pub use id::{ClassId, ObjectId, ParseIdError, Slot};
 pub use inspect::ObjectInfo;
 pub use kv::List;
-pub use object::{NAME_BYTES_MAX, Object};
+pub use object::{KEY_BYTES_MAX, Listed, NAME_BYTES_MAX, Object, VALUE_BYTES_MAX};
 pub use options::Builder;
 pub use record::{Header, Kind, Meta};
 pub use slots::Entry;
 pub use space::Quota;
-pub use state::{Alarm, PAGE_BYTES, STATE_BYTES_MAX, Savepoint};
+pub use state::{Alarm, PAGE_BYTES, Savepoint};
 pub use stats::{DictionaryStats, SegmentStats, Stats};

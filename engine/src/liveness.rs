@@ -54,6 +54,7 @@ pub(crate) fn liveness(record: Version<'_>, retention: Retention, pins: &[u64]) 
 mod tests {
     use super::*;
     use crate::id::{ClassId, Slot};
+    use crate::slots::Form;
 
     const HEAD: Lsn = Lsn::new(7, 4096);
 
@@ -75,6 +76,7 @@ mod tests {
             erased: false,
             expired: false,
             depth: 2,
+            form: Form::Tiny,
             fingerprint: 0,
         };
         let record = Version {

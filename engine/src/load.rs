@@ -3,12 +3,14 @@
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FRAME_BYTES, Lsn, OwnedRecord};
 
+use crate::big::{Head, PagesStart, Recent, Spot, TreeId, Under};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::group::{self, Opened};
 use crate::id::{ClassId, ObjectId, Slot};
+use crate::object::LoadedBig;
 use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
-use crate::slots::Entry;
+use crate::slots::{Entry, Form};
 use crate::state::State;
 use crate::usage::Extent;
 
@@ -18,12 +20,19 @@ pub(crate) struct Loaded {
     pub(crate) id: ObjectId,
     pub(crate) name: Option<String>,
     pub(crate) written_ms: u64,
-    pub(crate) state: State,
+    pub(crate) state: LoadedState,
     /// Where the records under the head lie.
     pub(crate) below: Vec<Extent>,
     /// The image's stored bytes, and those of the deltas on top of it.
     pub(crate) image_bytes: u64,
     pub(crate) chain_bytes: u64,
+}
+
+/// The state of an object, in either form.
+#[derive(Debug)]
+pub(crate) enum LoadedState {
+    Tiny(State),
+    Big(Box<LoadedBig>),
 }
 
 /// A record of the chain, its header taken off.
@@ -66,11 +75,25 @@ impl Inner {
         };
         let malformed = |link: &Link| malformed(slot, link.record.lsn);
         let (base, deltas) = chain.split_last().expect("a chain has its head");
-        let decoded = self.decode_base(base, slot, entry.class)?;
-        let (meta, mut state) = decoded.ok_or_else(|| malformed(base))?;
-        for delta in deltas.iter().rev() {
-            apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
-        }
+        let (meta, state) = if let Form::Big { tree } = entry.form {
+            let tree = TreeId {
+                slot,
+                generation: entry.generation,
+                tree,
+            };
+            let (meta, mut big) = load_head(base, tree).ok_or_else(|| malformed(base))?;
+            for pages in deltas.iter().rev() {
+                apply_pages(pages, tree, &mut big).ok_or_else(|| malformed(pages))?;
+            }
+            (meta, LoadedState::Big(Box::new(big)))
+        } else {
+            let decoded = self.decode_base(base, slot, entry.class)?;
+            let (meta, mut state) = decoded.ok_or_else(|| malformed(base))?;
+            for delta in deltas.iter().rev() {
+                apply_delta(delta.payload(), &mut state).ok_or_else(|| malformed(delta))?;
+            }
+            (meta, LoadedState::Tiny(state))
+        };
         let chain_bytes = deltas
             .iter()
             .map(|delta| delta.record.body.len() as u64)
@@ -98,7 +121,7 @@ impl Inner {
         };
         let base = chain.last().expect("a chain has its head");
         let meta = match base.kind {
-            Kind::Image => Meta::decode(&mut base.payload()),
+            Kind::Image | Kind::Head => Meta::decode(&mut base.payload()),
             _ => self
                 .decode_base(base, slot, entry.class)?
                 .map(|(meta, _)| meta),
@@ -168,8 +191,10 @@ fn check_link(record: OwnedRecord, slot: Slot, entry: &Entry, seq: u64, depth: u
         depth,
     };
     let fits = match kind {
-        Kind::Image | Kind::Erase | Kind::Group => depth == 0,
-        Kind::Delta => depth > 0,
+        Kind::Head => depth == 0 && entry.is_big(),
+        Kind::Pages => depth > 0 && entry.is_big(),
+        Kind::Image | Kind::Erase | Kind::Group => depth == 0 && !entry.is_big(),
+        Kind::Delta => depth > 0 && !entry.is_big(),
         _ => false,
     };
     // A group's members were looked up apart: here it is all payload.
@@ -179,6 +204,63 @@ fn check_link(record: OwnedRecord, slot: Slot, entry: &Entry, seq: u64, depth: u
         kind,
         payload,
     })
+}
+
+/// A big object as its HEAD shows it; `None` is damage.
+fn load_head(link: &Link, tree: TreeId) -> Option<(Meta, LoadedBig)> {
+    let (lsn, body_bytes) = (link.record.lsn, link.record.body.len());
+    let (meta, head, items) = Head::decode(lsn, body_bytes, &mut link.payload())?;
+    let mut under = Under {
+        tree: Some(tree),
+        is_committed: true,
+        map: head.map,
+        head_has_items: !items.is_empty(),
+        cut: head.cut.unwrap_or(u32::MAX),
+        ..Under::default()
+    };
+    under.name_leaves();
+    add_recent(&mut under, items);
+    let big = LoadedBig {
+        under,
+        root: head.keys,
+        page_count: u32::try_from(meta.page_count).ok()?,
+        alarms: meta.alarms.clone(),
+    };
+    (head.tree == tree.tree).then_some((meta, big))
+}
+
+/// What a PAGES record makes of it; `None` is damage.
+fn apply_pages(link: &Link, tree: TreeId, big: &mut LoadedBig) -> Option<()> {
+    let (lsn, body_bytes) = (link.record.lsn, link.record.body.len());
+    let (start, items) = PagesStart::decode(lsn, body_bytes, &mut link.payload())?;
+    if let Some(cut) = start.cut {
+        big.under.cut_pages(cut);
+    }
+    for (leaves, new) in big.under.map.iter_mut().zip(start.new_leaves) {
+        leaves.extend(new);
+    }
+    big.under.name_leaves();
+    add_recent(&mut big.under, items);
+    (big.root, big.page_count) = (start.keys, start.page_count);
+    if let Some(alarms) = start.alarms {
+        big.alarms = alarms;
+    }
+    (start.tree == tree.tree).then_some(())
+}
+
+fn add_recent(under: &mut Under, items: Vec<crate::big::Carried>) {
+    for item in items {
+        let spot = match item.place.is_none() {
+            true => Spot::Gone,
+            false => Spot::At(item.place),
+        };
+        let recent = Recent {
+            spot,
+            content: None,
+            is_inline: item.is_here,
+        };
+        under.recent.insert(item.id, recent);
+    }
 }
 
 fn malformed(slot: Slot, at: Lsn) -> Error {

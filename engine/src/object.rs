@@ -1,37 +1,48 @@
 //! An awake object: its state in memory, one open transaction, and the commit.
 
+mod commit;
 mod encoding;
+mod large;
 
+pub(crate) use large::LoadedBig;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use dovehouse_wal::{Claim, Record, Reservation, Ticket};
+use dovehouse_wal::{Reservation, Ticket};
 
+use crate::big::{Big, BigCommit};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::id::{ClassId, ObjectId};
-use crate::index::Note;
 use crate::kv::List;
-use crate::load::Loaded;
+use crate::load::{Loaded, LoadedState};
 use crate::overlay::Cell;
-use crate::record::{Kind, with_header};
+use crate::record::Kind;
 use crate::slots::Entry;
-use crate::space::REPLACEMENT_BYTES_MAX;
 use crate::state::{Alarm, PAGE_BYTES, Savepoint, State, Working};
+use large::WAITING_BYTES_MAX;
 
 /// A name longer than this is not kept with its object.
 pub const NAME_BYTES_MAX: usize = 1024;
 
-/// Room for what a truncation between reserve and publish may add.
-const RESERVE_SLACK_BYTES: usize = 64;
+/// A key may take so much.
+pub const KEY_BYTES_MAX: usize = 4 << 10;
 
-/// A small object that fell asleep with deltas is written whole, so that waking it is one read.
-const SLEEP_IMAGE_BYTES_MAX: u64 = 64 << 10;
+/// And a value so much.
+pub const VALUE_BYTES_MAX: usize = 128 << 20;
+
+/// A key and its value, or an error for those that cannot be read.
+pub type Listed<'a> = Result<(Cow<'a, [u8]>, Cow<'a, [u8]>)>;
 
 /// An awake object, for one caller.
 ///
-/// Reads and writes act on memory and cannot fail. All writes since the last commit are one
-/// transaction: [`Object::commit`] appends them as one record, [`Object::rollback`] undoes them.
-/// Dropping the handle rolls back what was not committed and puts the object to sleep.
+/// A tiny object is in memory whole: reads and writes act on that. Of a big one, what is read is read from
+/// the store, with a cache that all objects share. All writes since the last commit are one transaction:
+/// [`Object::commit`] appends them as one record, [`Object::rollback`] undoes them. Dropping the handle
+/// rolls back what was not committed and puts the object to sleep.
+///
+/// An object crosses from one form to the other by itself, when it commits.
 #[derive(Debug)]
 pub struct Object {
     engine: Arc<Inner>,
@@ -40,12 +51,38 @@ pub struct Object {
     name: Option<String>,
     /// `None` until the first commit.
     cell: Option<Arc<Cell>>,
-    working: Working,
+    content: Content,
     head: Head,
     prepared: Option<Prepared>,
     /// Counts changes, to tell whether `prepared` is out of date.
     touched: u64,
     last_ticket: Option<Ticket>,
+}
+
+/// The state, and the open transaction.
+#[derive(Debug)]
+enum Content {
+    /// In memory.
+    Tiny(Working),
+    /// In blocks.
+    Big(Box<Big>),
+}
+
+/// A record of the open transaction.
+#[derive(Debug)]
+struct Encoded {
+    kind: Kind,
+    body: Vec<u8>,
+    alarms_changed: bool,
+    next: Next,
+}
+
+/// What the object is once that is appended.
+#[derive(Debug)]
+enum Next {
+    Same,
+    Big(BigCommit),
+    Tiny(State),
 }
 
 /// Where the committed state stands in the log.
@@ -65,9 +102,7 @@ struct Head {
 /// A commit that has its space.
 #[derive(Debug)]
 struct Prepared {
-    kind: Kind,
-    body: Vec<u8>,
-    alarms_changed: bool,
+    encoded: Encoded,
     reservation: Reservation,
     touched: u64,
 }
@@ -75,6 +110,11 @@ struct Prepared {
 impl Object {
     pub(crate) fn wake(engine: Arc<Inner>, class: ClassId, id: ObjectId) -> Result<Object> {
         engine.take_awake(id)?;
+        Object::wake_taken(engine, class, id)
+    }
+
+    /// The same for whoever has noted that the object is awake.
+    pub(crate) fn wake_taken(engine: Arc<Inner>, class: ClassId, id: ObjectId) -> Result<Object> {
         // From here on dropping the object gives the id back.
         let mut object = Object {
             engine,
@@ -82,7 +122,7 @@ impl Object {
             class,
             name: None,
             cell: None,
-            working: Working::default(),
+            content: Content::Tiny(Working::default()),
             head: Head::default(),
             prepared: None,
             touched: 0,
@@ -146,18 +186,25 @@ impl Object {
                 asked,
             });
         }
+        let (state_bytes, content) = match loaded.state {
+            LoadedState::Tiny(state) => (state.bytes(), Content::Tiny(Working::new(state))),
+            LoadedState::Big(loaded) => {
+                let big = loaded.wake(self.engine.clone());
+                (big.state_bytes(), Content::Big(Box::new(big)))
+            }
+        };
         self.head = Head {
             seq: entry.seq,
             generation: entry.generation,
             depth: entry.depth,
             has_image: !entry.erased,
-            state_bytes: loaded.state.bytes(),
+            state_bytes,
             image_bytes: loaded.image_bytes,
             chain_bytes: loaded.chain_bytes,
         };
         cell.set_below(entry.head, loaded.below);
         self.name = loaded.name;
-        self.working = Working::new(loaded.state);
+        self.content = content;
         self.cell = Some(cell);
         Ok(())
     }
@@ -192,60 +239,105 @@ impl Object {
 
     /// Whether the object has no state at all, the open transaction included.
     pub fn is_empty(&self) -> bool {
-        self.state().is_empty()
+        match &self.content {
+            Content::Tiny(working) => working.state().is_empty(),
+            Content::Big(big) => big.is_empty(),
+        }
     }
 
-    /// What the state takes in memory, with a bound for its structure.
+    /// Whether the object is too large to be held in memory whole: its pages and keys are read as they are
+    /// asked for.
+    pub fn is_big(&self) -> bool {
+        matches!(self.content, Content::Big(_))
+    }
+
+    /// What keys, pages and alarms take, uncompressed, with a bound for their structure.
     pub fn state_bytes(&self) -> usize {
-        self.state().bytes()
+        match &self.content {
+            Content::Tiny(working) => working.state().bytes(),
+            Content::Big(big) => big.state_bytes(),
+        }
     }
 
-    fn state(&self) -> &State {
-        self.working.state()
+    /// The value of a key. An error means that it cannot be read; other keys may be.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>> {
+        match &self.content {
+            Content::Tiny(working) => {
+                let value = working.state().kv.get(key);
+                Ok(value.map(|value| Cow::Borrowed(value.as_slice())))
+            }
+            Content::Big(big) => big.get(key),
+        }
     }
 
-    fn touch(&mut self) -> &mut Working {
+    /// Sets a key. Fails with [`Error::TooBig`] for a key of more than [`KEY_BYTES_MAX`] or a value of more
+    /// than [`VALUE_BYTES_MAX`], and as [`Object::commit`] does if the transaction is too large to wait in
+    /// memory; roll it back then.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        check_size("a key", key.len(), KEY_BYTES_MAX)?;
+        check_size("a value", value.len(), VALUE_BYTES_MAX)?;
         self.touched += 1;
-        &mut self.working
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.state().kv.get(key).map(Vec::as_slice)
-    }
-
-    /// Sets a key.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.touch().put(key, Some(value));
+        match &mut self.content {
+            Content::Tiny(working) => drop(working.put(key, Some(value))),
+            Content::Big(big) => big.put(key, Some(value)),
+        }
+        self.keep_budget()
     }
 
     /// Removes a key. Returns whether it was there.
-    pub fn delete(&mut self, key: &[u8]) -> bool {
-        self.touch().put(key, None)
+    pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        self.touched += 1;
+        if let Content::Tiny(working) = &mut self.content {
+            return Ok(working.put(key, None));
+        }
+        let existed = self.get(key)?.is_some();
+        if let Content::Big(big) = &mut self.content
+            && existed
+        {
+            big.put(key, None);
+        }
+        self.keep_budget()?;
+        Ok(existed)
     }
 
-    /// Keys and values, in the byte order of the keys.
-    pub fn list<'a>(&'a self, list: &List) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let range = list
-            .bounds()
-            .map(|bounds| self.state().kv.range::<Vec<u8>, _>(bounds));
-        let (mut range, reverse) = (range.into_iter().flatten(), list.is_reverse());
-        let next = move || {
-            if reverse {
-                range.next_back()
-            } else {
-                range.next()
+    /// Keys and values, in the byte order of the keys, read as they are asked for. An item that is an error
+    /// stands for keys that cannot be read; what follows are the keys behind them.
+    pub fn list<'a>(&'a self, list: &List) -> impl Iterator<Item = Listed<'a>> + use<'a> {
+        let reverse = list.is_reverse();
+        let items: Box<dyn Iterator<Item = Listed<'a>>> = match &self.content {
+            Content::Tiny(working) => {
+                let bounds = list.bounds();
+                let range = bounds.map(|bounds| working.state().kv.range::<Vec<u8>, _>(bounds));
+                let mut range = range.into_iter().flatten().map(|(key, value)| {
+                    Ok((
+                        Cow::Borrowed(key.as_slice()),
+                        Cow::Borrowed(value.as_slice()),
+                    ))
+                });
+                Box::new(std::iter::from_fn(move || match reverse {
+                    true => range.next_back(),
+                    false => range.next(),
+                }))
             }
+            Content::Big(big) => Box::new(big.list(list)),
         };
-        let slices = |(key, value): (&'a Vec<u8>, &'a Vec<u8>)| (key.as_slice(), value.as_slice());
-        std::iter::from_fn(next)
-            .take(list.limit_or_all())
-            .map(slices)
+        items.take(list.limit_or_all())
     }
 
     /// The alarms, sorted by name.
     pub fn alarms(&self) -> &[Alarm] {
-        &self.state().alarms
+        match &self.content {
+            Content::Tiny(working) => &working.state().alarms,
+            Content::Big(big) => big.alarms(),
+        }
+    }
+
+    fn set_alarms(&mut self, alarms: Vec<Alarm>) {
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.set_alarms(alarms),
+            Content::Big(big) => big.set_alarms(alarms),
+        }
     }
 
     /// Sets an alarm, replacing the one of the same name.
@@ -256,7 +348,7 @@ impl Object {
             Ok(at) => alarms[at] = alarm,
             Err(at) => alarms.insert(at, alarm),
         }
-        self.touch().set_alarms(alarms);
+        self.set_alarms(alarms);
     }
 
     /// Removes an alarm. Returns whether there was one of this name.
@@ -266,59 +358,99 @@ impl Object {
         alarms.retain(|alarm| alarm.name != name);
         let found = alarms.len() < before;
         if found {
-            self.touch().set_alarms(alarms);
+            self.set_alarms(alarms);
         }
         found
     }
 
     /// How many database pages there are.
     pub fn page_count(&self) -> u32 {
-        self.state().pages.len() as u32
+        match &self.content {
+            Content::Tiny(working) => working.state().pages.len() as u32,
+            Content::Big(big) => big.page_count(),
+        }
     }
 
-    /// A database page of [`PAGE_BYTES`], from 1; `None` if it is behind the end or all zeros.
-    pub fn page(&self, number: u32) -> Option<&[u8]> {
-        self.state().page(number)
+    /// A database page of [`PAGE_BYTES`], from 1; `None` if it is behind the end or all zeros. An error means
+    /// that it cannot be read; other pages may be.
+    pub fn page(&self, number: u32) -> Result<Option<Arc<[u8]>>> {
+        match &self.content {
+            Content::Tiny(working) => Ok(working.state().page(number).cloned()),
+            Content::Big(big) => big.page(number),
+        }
     }
 
-    /// Replaces a database page; the database grows as needed.
+    /// Replaces a database page; the database grows as needed. Fails as [`Object::commit`] does if the
+    /// transaction is too large to wait in memory; roll it back then.
     ///
     /// # Panics
     /// If the page is number 0 or not of [`PAGE_BYTES`].
-    pub fn write_page(&mut self, number: u32, page: &[u8]) {
+    pub fn write_page(&mut self, number: u32, page: &[u8]) -> Result<()> {
         assert!(
             number > 0 && page.len() == PAGE_BYTES,
             "page {number} of {} bytes",
             page.len()
         );
         let data = page.iter().any(|byte| *byte != 0).then(|| Arc::from(page));
-        self.touch().write_page(number, data);
+        self.touched += 1;
+        let is_far = number as usize * PAGE_BYTES > WAITING_BYTES_MAX;
+        if is_far && let Content::Tiny(_) = self.content {
+            self.grow();
+        }
+        match &mut self.content {
+            Content::Tiny(working) => working.write_page(number, data),
+            Content::Big(big) => big.write_page(number, data),
+        }
+        self.keep_budget()
     }
 
     /// Drops the database pages behind the first `count`.
     pub fn truncate_pages(&mut self, count: u32) {
-        self.touch().truncate_pages(count as usize);
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.truncate_pages(count as usize),
+            Content::Big(big) => big.truncate_pages(count),
+        }
     }
 
     /// Removes everything: keys, pages, and, unless asked to keep them, alarms. Committing an object
-    /// without state erases it: it takes no space beyond its id.
+    /// without state erases it: it takes no space beyond its id. That is one small record, however large
+    /// the object was; compaction gives the space back.
     pub fn clear(&mut self, keep_alarms: bool) {
-        self.touch().clear(keep_alarms);
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.clear(keep_alarms),
+            Content::Big(big) => big.clear(keep_alarms),
+        }
     }
 
     /// Whether the open transaction touched anything.
     pub fn is_touched(&self) -> bool {
-        self.working.is_touched()
+        match &self.content {
+            Content::Tiny(working) => working.is_touched(),
+            Content::Big(big) => big.is_touched(),
+        }
     }
 
-    /// A place to which the open transaction can be rolled back.
-    pub fn savepoint(&self) -> Savepoint {
-        self.working.savepoint()
+    /// A place to which the open transaction can be rolled back. From here on what the transaction
+    /// overwrites is kept in memory.
+    pub fn savepoint(&mut self) -> Savepoint {
+        match &mut self.content {
+            Content::Tiny(working) => working.savepoint(),
+            Content::Big(big) => big.savepoint(),
+        }
     }
 
     /// Undoes everything since the savepoint, which stays valid.
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
-        self.touch().rollback_to(savepoint);
+        if savepoint == Savepoint::default() {
+            return self.rollback();
+        }
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.rollback_to(savepoint),
+            Content::Big(big) => big.rollback_to(savepoint),
+        }
     }
 
     /// Undoes what was done to keys and alarms since the savepoint, and leaves the pages to whoever
@@ -327,187 +459,29 @@ impl Object {
     /// # Panics
     /// If the object was [cleared](Object::clear) since.
     pub fn rollback_keys_to(&mut self, savepoint: Savepoint) {
-        assert!(
-            !self.working.was_cleared_since(savepoint),
-            "what was cleared cannot be half undone"
-        );
-        self.touch().rollback_keys_to(savepoint);
+        let was_cleared = match &self.content {
+            Content::Tiny(working) => working.was_cleared_since(savepoint),
+            Content::Big(big) => big.was_cleared_since(savepoint),
+        };
+        assert!(!was_cleared, "what was cleared cannot be half undone");
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.rollback_keys_to(savepoint),
+            Content::Big(big) => big.rollback_keys_to(savepoint),
+        }
     }
 
     /// Undoes the open transaction.
     pub fn rollback(&mut self) {
         self.prepared = None;
-        self.touch().rollback_to(Savepoint::default());
-    }
-
-    /// Encodes the open transaction and reserves space for it. After this, [`Object::publish`] cannot
-    /// fail for lack of space; a truncation of pages in between is covered. An error leaves the
-    /// transaction as it is.
-    pub fn reserve(&mut self) -> Result<()> {
-        self.prepared = self.prepare()?;
-        Ok(())
-    }
-
-    /// Appends the open transaction as one record. `None` if it changed nothing.
-    ///
-    /// The object goes on at once; what depends on the commit waits for the ticket.
-    pub fn publish(&mut self) -> Result<Option<Ticket>> {
-        let prepared = match self.prepared.take() {
-            Some(prepared) if prepared.touched == self.touched => Some(prepared),
-            Some(stale) => self.encode_again(stale)?,
-            None => self.prepare()?,
-        };
-        let ticket = match prepared {
-            Some(prepared) => Some(self.append(prepared)?),
-            None => None,
-        };
-        self.working.forget_undo();
-        Ok(ticket)
-    }
-
-    /// Commits the open transaction: [`Object::reserve`] and [`Object::publish`]. An error leaves the
-    /// transaction open; roll it back, or change it and commit again.
-    pub fn commit(&mut self) -> Result<Option<Ticket>> {
-        self.reserve()?;
-        self.publish()
-    }
-
-    /// The ticket of the last commit by this handle, unless it is known to be durable.
-    pub fn last_ticket(&self) -> Option<&Ticket> {
-        self.last_ticket
-            .as_ref()
-            .filter(|ticket| !ticket.is_durable())
-    }
-
-    fn prepare(&self) -> Result<Option<Prepared>> {
-        let Some((kind, body, alarms_changed)) = self.encode()? else {
-            return Ok(None);
-        };
-        let reservation = self.reserve_for(body.len() + RESERVE_SLACK_BYTES)?;
-        Ok(Some(Prepared {
-            kind,
-            body,
-            alarms_changed,
-            reservation,
-            touched: self.touched,
-        }))
-    }
-
-    /// Room for the open transaction: growth needs more of it than what replaces or erases.
-    fn reserve_for(&self, body_bytes: usize) -> Result<Reservation> {
-        let state_bytes = self.state_bytes();
-        let replaces = self.head.has_image && state_bytes <= self.head.state_bytes;
-        if replaces && body_bytes <= REPLACEMENT_BYTES_MAX {
-            return self.engine.reserve(body_bytes, Claim::Replacement);
+        self.touched += 1;
+        match &mut self.content {
+            Content::Tiny(working) => working.rollback_to(Savepoint::default()),
+            Content::Big(big) => match big.take_tiny() {
+                Some(state) => self.content = Content::Tiny(Working::new(state)),
+                None => big.rollback(),
+            },
         }
-        self.engine
-            .check_quota(self.class, self.id, state_bytes, body_bytes)?;
-        self.engine.reserve(body_bytes, Claim::Growth)
-    }
-
-    /// The transaction changed after its space was reserved.
-    fn encode_again(&self, stale: Prepared) -> Result<Option<Prepared>> {
-        let Some((kind, body, alarms_changed)) = self.encode()? else {
-            return Ok(None);
-        };
-        let reservation = match body.len() <= stale.reservation.body_bytes() {
-            true => stale.reservation,
-            false => self.reserve_for(body.len())?,
-        };
-        Ok(Some(Prepared {
-            kind,
-            body,
-            alarms_changed,
-            reservation,
-            touched: self.touched,
-        }))
-    }
-
-    fn append(&mut self, prepared: Prepared) -> Result<Ticket> {
-        let Prepared {
-            kind,
-            mut body,
-            alarms_changed,
-            reservation,
-            ..
-        } = prepared;
-        let cell = match &self.cell {
-            Some(cell) => cell.clone(),
-            None => {
-                // The first record was encoded before the object had its slot.
-                let before = self.header(0)?;
-                let cell = self.new_cell()?;
-                body = with_header(&body, &before, &self.header(0)?);
-                cell
-            }
-        };
-        let header = self.header(if kind == Kind::Delta {
-            self.head.depth + 1
-        } else {
-            0
-        })?;
-        let entry = Entry {
-            head: dovehouse_wal::Lsn::NONE,
-            bytes: 0,
-            seq: header.seq,
-            generation: header.generation,
-            class: self.class,
-            erased: kind == Kind::Erase,
-            expired: false,
-            depth: header.depth,
-            fingerprint: self.engine.index.fingerprint(&self.id),
-        };
-        let due = alarms_changed.then(|| self.state().due_ms());
-        let stored = body.len() as u64;
-        let note = Some(Note::Version { cell, entry, due });
-        let record = Record {
-            kind: kind as u8,
-            flags: 0,
-            body,
-            note,
-        };
-        let ticket = self.engine.log.append(record, reservation)?;
-        self.head.seq = header.seq;
-        self.head.depth = header.depth;
-        self.head.has_image = kind != Kind::Erase;
-        self.head.state_bytes = self.state_bytes();
-        match kind {
-            Kind::Delta => self.head.chain_bytes += stored,
-            _ => (self.head.image_bytes, self.head.chain_bytes) = (stored, 0),
-        }
-        self.last_ticket = Some(ticket.clone());
-        Ok(ticket)
-    }
-
-    /// Gives the object a slot.
-    fn new_cell(&mut self) -> Result<Arc<Cell>> {
-        let index = &self.engine.index;
-        let cell = index.allocate_cell()?;
-        // The slot may have had another object: its records must not be taken for this one's.
-        self.head.generation = cell.newest().map_or(0, |newest| newest.generation);
-        cell.set_new_id(self.id);
-        index.note_id(self.id, cell.slot);
-        self.cell = Some(cell.clone());
-        Ok(cell)
-    }
-
-    /// Writes the object whole if deltas lie on its image. Not waited for: the deltas are durable.
-    fn write_image_for_sleep(&mut self) -> Result<()> {
-        let large = self.head.image_bytes > SLEEP_IMAGE_BYTES_MAX;
-        if self.head.depth == 0 || (large && self.head.depth <= 16) || self.engine.read_only {
-            return Ok(());
-        }
-        let body = self.encode_image()?;
-        let reservation = self.engine.log.reserve(body.len(), Claim::Growth)?;
-        let touched = self.touched;
-        let prepared = Prepared {
-            kind: Kind::Image,
-            body,
-            alarms_changed: false,
-            reservation,
-            touched,
-        };
-        self.append(prepared).map(drop)
     }
 }
 
@@ -521,5 +495,12 @@ impl Drop for Object {
             self.engine.index.overlay.release(cell);
         }
         self.engine.release_awake(&self.id);
+    }
+}
+
+fn check_size(what: &'static str, bytes: usize, limit: usize) -> Result<()> {
+    match bytes > limit {
+        true => Err(Error::TooBig { what, bytes, limit }),
+        false => Ok(()),
     }
 }

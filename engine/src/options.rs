@@ -19,6 +19,7 @@ pub struct Builder {
     checkpoint_bytes: u64,
     checkpoint_ms: u64,
     pub(crate) memory_bytes: u64,
+    pub(crate) open_transaction_bytes: Option<usize>,
     pub(crate) dictionary_states: usize,
     pub(crate) background_threads: usize,
 }
@@ -38,6 +39,7 @@ impl Builder {
             checkpoint_bytes: 256 << 20,
             checkpoint_ms: 60_000,
             memory_bytes: 256 << 20,
+            open_transaction_bytes: None,
             dictionary_states: 1000,
             background_threads: 2,
         }
@@ -66,11 +68,21 @@ impl Builder {
 
     /// Memory that the engine keeps to, in bytes; at least 8 MiB. Index entries that changed since the last
     /// checkpoint take up to a half: at a quarter a checkpoint starts, at a half commits wait for it. Records
-    /// that wait for the committer take a quarter, what compaction moves in one round an eighth. On
-    /// top of it come awake objects, whose owner bounds them, dictionaries of the classes in use (64 at
+    /// that wait for the committer take an eighth, what compaction moves in one round another, what was read of
+    /// big objects the third, and what their open transactions have written the last; see
+    /// [`Builder::open_transaction_bytes`]. On top of it come awake tiny objects, whose owner bounds them,
+    /// about 100 bytes for each page that a big object's last commits changed, dictionaries of the classes in use (64 at
     /// most), and two counts for each segment. Default 256 MiB.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes.max(MEMORY_BYTES_MIN);
+        self
+    }
+
+    /// What open transactions of big objects have in memory, all together, before they are written beside
+    /// the log; a transaction without savepoints takes no more than that and about 150 bytes a page. Default:
+    /// an eighth of [`Builder::memory_bytes`].
+    pub fn open_transaction_bytes(mut self, bytes: usize) -> Self {
+        self.open_transaction_bytes = Some(bytes);
         self
     }
 

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::expire::Expired;
 use crate::id::{ClassId, ObjectId, Slot};
-use crate::slots::{Entry, Place};
+use crate::slots::{Entry, Form, Place};
 use crate::usage::Extent;
 
 const SHARDS: usize = 64;
@@ -160,7 +160,10 @@ impl Cell {
         let mut state = self.state.lock();
         let before = state.newest.filter(|newest| newest.head == from)?;
         let dead = state.supersede(before.forgotten(), at, durable);
-        state.forget_id(id);
+        // A leaf of a map has no id.
+        if before.form != Form::Leaf {
+            state.forget_id(id);
+        }
         Some((before.class, dead))
     }
 
@@ -169,7 +172,9 @@ impl Cell {
     pub(crate) fn replay_expired(&self, expired: &Expired) -> Option<(Vec<Extent>, bool)> {
         let newest = self.newest();
         let version = (expired.generation, expired.seq);
-        let current = newest.filter(|newest| newest.version() == version && newest.erased);
+        let is_leaf = newest.is_some_and(|newest| newest.form == Form::Leaf);
+        let may_go = |newest: &Entry| newest.version() == version && (newest.erased || is_leaf);
+        let current = newest.filter(may_go);
         let later = newest.filter(|newest| newest.generation > expired.generation);
         let dead = match (current, later) {
             (Some(entry), _) => self.replay(entry.forgotten()),
@@ -177,7 +182,9 @@ impl Cell {
             (None, None) => return None,
         };
         let mut state = self.state.lock();
-        state.forget_id(expired.id);
+        if !is_leaf {
+            state.forget_id(expired.id);
+        }
         state.dirty = true;
         let is_free = state.newest.is_some_and(|newest| newest.expired);
         Some((dead, is_free))
@@ -247,6 +254,10 @@ impl Cell {
     /// The same, unless a later commit was put down already.
     pub(crate) fn set_first_ticket(&self, ticket: Ticket) {
         self.state.lock().last_ticket.get_or_insert(ticket);
+    }
+
+    pub(crate) fn last_ticket(&self) -> Option<Ticket> {
+        self.state.lock().last_ticket.clone()
     }
 
     pub(crate) fn take_last_ticket(&self) -> Option<Ticket> {
@@ -363,11 +374,25 @@ impl Overlay {
         }
     }
 
-    /// Copies everything that a checkpoint has to write, sorted by slot.
-    pub(crate) fn copy_dirty(&self) -> Vec<Copied> {
+    /// Copies everything that a checkpoint has to write, sorted by slot. Leaves of maps come after all others,
+    /// so that none is older than the HEAD that was written after it (see `big/carried.rs`).
+    /// `between` is done in between.
+    pub(crate) fn copy_dirty(&self, leaves_first: bool, between: impl FnOnce()) -> Vec<Copied> {
         let mut copies = Vec::new();
-        for shard in &self.shards {
-            copies.extend(shard.read().values().filter_map(|cell| cell.copy()));
+        let mut between = Some(between);
+        for is_leaf in [leaves_first, !leaves_first] {
+            let is_wanted = |copy: &Copied| (copy.entry.form == Form::Leaf) == is_leaf;
+            for shard in &self.shards {
+                let shard = shard.read();
+                copies.extend(
+                    shard
+                        .values()
+                        .filter_map(|cell| cell.copy().filter(is_wanted)),
+                );
+            }
+            if let Some(between) = between.take() {
+                between();
+            }
         }
         copies.sort_unstable_by_key(|copy| copy.slot);
         copies

@@ -1,15 +1,19 @@
 //! How survivors come into packs: small neighbours of one class as groups, the others alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use dovehouse_wal::FRAME_BYTES;
 use dovehouse_wal::bytes::Reader;
 
+use crate::big::{BlobStart, Carried, Carrier, Item, encode_items, place_in};
 use crate::codec::Stored;
 use crate::compact::{Compactor, Pace};
 use crate::engine::Inner;
 use crate::error::Result;
 use crate::group::{Group, MEMBER_BYTES_MAX, Opened};
 use crate::id::{ObjectId, Slot};
+use crate::load::LoadedState;
 use crate::record::{
     Header, Kind, decode_erase, encode_content, encode_erase, encode_image, encode_state,
     split_image,
@@ -64,6 +68,14 @@ pub(crate) struct Forgotten {
     pub(crate) id: ObjectId,
 }
 
+/// A block that was written to a pack.
+pub(crate) struct MovedBlock {
+    pub(crate) carrier: Carrier,
+    /// Which, and where it lies until its leaf says something else.
+    pub(crate) item: Carried,
+    pub(crate) to: Place,
+}
+
 /// The packs of one round.
 pub(crate) struct Packing<'a> {
     inner: &'a Inner,
@@ -72,6 +84,7 @@ pub(crate) struct Packing<'a> {
     /// Packs that are full.
     pub(crate) full: Vec<u32>,
     pub(crate) forgotten: Vec<Forgotten>,
+    pub(crate) moved_blocks: Vec<MovedBlock>,
     written: Vec<Written>,
     group: Group,
     /// The members of the group.
@@ -89,6 +102,7 @@ impl<'a> Packing<'a> {
             pace,
             full: Vec::new(),
             forgotten: Vec::new(),
+            moved_blocks: Vec::new(),
             written: Vec::new(),
             group: Group::default(),
             gathered: Vec::new(),
@@ -99,8 +113,13 @@ impl<'a> Packing<'a> {
 
     /// Writes survivors, sorted by class and slot, to packs, durably.
     pub(crate) fn write_out(&mut self, survivors: Vec<Survivor>) -> Result<Vec<Written>> {
+        let mut blocks = Vec::new();
         for survivor in survivors {
             let slot = survivor.slot;
+            if let Content::Block(carrier, item, stored) = survivor.content {
+                blocks.push((carrier, item, stored));
+                continue;
+            }
             let Some((form, from, chained)) = self.form(survivor)? else {
                 continue;
             };
@@ -128,6 +147,7 @@ impl<'a> Packing<'a> {
             }
         }
         self.write_group()?;
+        self.write_blocks(blocks)?;
         if let Some(pack) = &mut self.compactor.pack {
             let flushed = pack.flush();
             self.inner.or_stop(flushed)?;
@@ -158,6 +178,7 @@ impl<'a> Packing<'a> {
                 let form = self.form_of_member(survivor.slot, body)?;
                 form.map(|form| (form, entry, None))
             }
+            Content::Block(..) => None,
             Content::Chain => self
                 .form_of_chain(survivor.slot)?
                 .map(|(form, entry, chained)| (form, entry, Some(chained))),
@@ -230,6 +251,10 @@ impl<'a> Packing<'a> {
         let Some(loaded) = inner.load(slot, &entry).unwrap_or(None) else {
             return Ok(None);
         };
+        // A big object is settled by waking it.
+        let LoadedState::Tiny(state) = &loaded.state else {
+            return Ok(None);
+        };
         let id = loaded.id;
         let chained = Chained {
             id,
@@ -247,7 +272,7 @@ impl<'a> Packing<'a> {
             return Ok(Some((form, entry, chained)));
         }
         let (name, written_ms) = (loaded.name.as_deref(), loaded.written_ms);
-        let content = encode_content(name, written_ms, &loaded.state);
+        let content = encode_content(name, written_ms, state);
         let form = if content.len() <= MEMBER_BYTES_MAX {
             Form::Member {
                 header,
@@ -255,9 +280,9 @@ impl<'a> Packing<'a> {
                 content,
             }
         } else {
-            let state = encode_state(&loaded.state);
-            let stored = inner.store_state(entry.class, &state)?;
-            let body = encode_image(&header, id, name, written_ms, &loaded.state, &stored);
+            let encoded = encode_state(state);
+            let stored = inner.store_state(entry.class, &encoded)?;
+            let body = encode_image(&header, id, name, written_ms, state, &stored);
             Form::Alone(Kind::Image, body)
         };
         Ok(Some((form, entry, chained)))
@@ -284,6 +309,69 @@ impl<'a> Packing<'a> {
         for moving in self.gathered.drain(..) {
             self.written.push(moving.to(Place { bytes, ..to }));
             bytes = to.bytes / count;
+        }
+        Ok(())
+    }
+
+    /// Writes blocks as they are stored, those of one object together, in order.
+    fn write_blocks(&mut self, mut blocks: Vec<(Carrier, Carried, Vec<u8>)>) -> Result<()> {
+        let order = |(carrier, item, _): &(Carrier, Carried, Vec<u8>)| {
+            (carrier.class, carrier.tree.slot, item.id)
+        };
+        blocks.sort_by_key(order);
+        let limit = BREAK_BYTES.min(self.inner.log.record_bytes_max() as u64 / 2) as usize;
+        let mut rest = &mut blocks[..];
+        while let Some((carrier, ..)) = rest.first() {
+            let carrier = *carrier;
+            let mut bytes = 0;
+            let mut fits = |(other, _, stored): &(Carrier, Carried, Vec<u8>)| {
+                let first = bytes == 0;
+                bytes += stored.len();
+                other.tree == carrier.tree && (first || bytes <= limit)
+            };
+            let count = rest
+                .iter()
+                .map_while(|block| fits(block).then_some(()))
+                .count();
+            let (some, others) = rest.split_at_mut(count);
+            self.write_blob(carrier, some)?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    fn write_blob(
+        &mut self,
+        carrier: Carrier,
+        blocks: &mut [(Carrier, Carried, Vec<u8>)],
+    ) -> Result<()> {
+        let start = BlobStart {
+            tree: carrier.tree,
+            class: carrier.class,
+            seq: 0,
+        };
+        let mut body = Vec::new();
+        start.encode(&mut body);
+        let items: Vec<_> = blocks
+            .iter_mut()
+            .map(|(_, item, stored)| (item.id, Item::Here(std::mem::take(stored))))
+            .collect();
+        let leaf_of: HashMap<_, _> = blocks
+            .iter()
+            .map(|(_, item, _)| (item.id, item.leaf))
+            .collect();
+        let offsets = encode_items(&items, |id| leaf_of[&id], &mut body);
+        let at = self.append(Kind::Blob, &body)?;
+        for ((_, item, _), offset) in blocks.iter().zip(offsets) {
+            let lsn = place_in(at.lsn, FRAME_BYTES + offset as usize);
+            self.moved_blocks.push(MovedBlock {
+                carrier,
+                item: *item,
+                to: Place {
+                    lsn: lsn.expect("the record fits its segment"),
+                    bytes: item.place.bytes,
+                },
+            });
         }
         Ok(())
     }

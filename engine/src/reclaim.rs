@@ -12,16 +12,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, RecordView, Segment, Teeth};
+use dovehouse_wal::{FLAG_SKIPPABLE, Flaw, Lsn, RecordView, Segment};
 
-use crate::error::Result;
+use crate::big::{Carried, Carrier, Leaf, carried};
+use crate::engine::Inner;
+use crate::error::{Error, Result};
 use crate::id::Slot;
 use crate::liveness::{Retention, Version, liveness};
 use crate::record::{Header, Kind};
-use crate::slots::{Entry, SlotTable};
+use crate::slots::{Entry, Form};
 use crate::survivors::versions;
-
-type Log = dovehouse_wal::Log<crate::index::Index>;
 
 /// How far each segment was looked through.
 #[derive(Debug, Default)]
@@ -33,23 +33,18 @@ pub(crate) struct Reclaim {
 struct Cursor {
     /// The offset of the batch with the witness.
     batch: u32,
-    witness: Option<(Header, Lsn)>,
+    witness: Option<Witness>,
 }
 
 impl Reclaim {
-    /// Those of the settled segments in which nothing is live by the slot table on disk.
-    pub(crate) fn dead_segments(
-        &mut self,
-        settled: &[Arc<Segment>],
-        log: &Log,
-        slots: &SlotTable,
-        teeth: Teeth,
-    ) -> Vec<u32> {
+    /// Those of the settled segments in which nothing is live by the index on disk.
+    pub(crate) fn dead_segments(&mut self, settled: &[Arc<Segment>], inner: &Inner) -> Vec<u32> {
+        let judge = Judge(inner);
         let mut dead = Vec::new();
         let mut cursors = HashMap::new();
         for segment in settled {
             let mut cursor = self.cursors.remove(&segment.segno).unwrap_or_default();
-            if teeth.has(Flaw::ReuseLiveSegment) || advance(&mut cursor, log, segment, slots) {
+            if inner.teeth.has(Flaw::ReuseLiveSegment) || judge.advance(&mut cursor, segment) {
                 dead.push(segment.segno);
             } else {
                 cursors.insert(segment.segno, cursor);
@@ -60,76 +55,113 @@ impl Reclaim {
     }
 }
 
-/// Moves the cursor to the next live record; `true` if there is none.
-fn advance(cursor: &mut Cursor, log: &Log, segment: &Arc<Segment>, slots: &SlotTable) -> bool {
-    if let Some((header, at)) = &cursor.witness
-        && lives(header, *at, slots)
-    {
-        return false;
-    }
-    let mut batches = log.batches(segment, cursor.batch);
-    loop {
-        cursor.batch = batches.position().offset();
-        match batches.next() {
-            None => return true,
-            // What cannot be read may be needed: keep it for those who can tell.
-            Some(Err(_)) => {
-                cursor.witness = None;
-                return false;
-            }
-            Some(Ok(batch)) => match batch.records().find_map(|record| witness(&record, slots)) {
-                Some(Witness::Object(header, at)) => {
-                    cursor.witness = Some((header, at));
-                    return false;
-                }
-                Some(Witness::Unknown) => {
-                    cursor.witness = None;
-                    return false;
-                }
-                None => {}
-            },
-        }
-    }
-}
-
+/// What is needed in a segment.
+#[derive(Debug)]
 enum Witness {
     Object(Header, Lsn),
+    /// A block of a big object.
+    Block(Carrier, Carried),
     /// A record that this program does not understand, or an entry that is damaged.
     Unknown,
 }
 
-fn witness(record: &RecordView<'_>, slots: &SlotTable) -> Option<Witness> {
-    match Kind::from_u8(record.kind) {
-        // The checkpoint's payload holds all classes, and its index all moves.
-        Some(Kind::Class | Kind::Remap | Kind::Expire) => None,
-        Some(Kind::Image | Kind::Delta | Kind::Erase | Kind::Group) => match versions(record) {
-            Some((_, headers)) => headers
-                .into_iter()
-                .find(|header| lives(header, record.lsn, slots))
-                .map(|header| Witness::Object(header, record.lsn)),
-            None => Some(Witness::Unknown),
-        },
-        _ if record.flags & FLAG_SKIPPABLE != 0 => None,
-        _ => Some(Witness::Unknown),
-    }
-}
+/// Judges by the index on disk.
+struct Judge<'a>(&'a Inner);
 
-fn lives(header: &Header, at: Lsn, slots: &SlotTable) -> bool {
-    match entry(header.slot, slots) {
-        Ok(Some(newest)) => {
-            let record = Version {
-                header,
-                at,
-                newest: &newest,
-                superseded_ms: None,
-            };
-            liveness(record, Retention::default(), &[])
+impl Judge<'_> {
+    /// Moves the cursor to the next live record; `true` if there is none.
+    fn advance(&self, cursor: &mut Cursor, segment: &Arc<Segment>) -> bool {
+        let lives = match &cursor.witness {
+            Some(Witness::Object(header, at)) => self.lives(header, *at),
+            Some(Witness::Block(carrier, item)) => self.needs(carrier, item),
+            Some(Witness::Unknown) | None => false,
+        };
+        if lives {
+            return false;
         }
-        // An index without the object, or a damaged entry: the record may be all that is left of it.
-        Ok(None) | Err(_) => true,
+        let mut batches = self.0.log.batches(segment, cursor.batch);
+        loop {
+            cursor.batch = batches.position().offset();
+            cursor.witness = match batches.next() {
+                None => return true,
+                // What cannot be read may be needed: keep it for those who can tell.
+                Some(Err(_)) => Some(Witness::Unknown),
+                Some(Ok(batch)) => batch.records().find_map(|record| self.witness(&record)),
+            };
+            if cursor.witness.is_some() {
+                return false;
+            }
+        }
     }
-}
 
-fn entry(slot: Slot, slots: &SlotTable) -> Result<Option<Entry>> {
-    slots.get(slot)
+    fn witness(&self, record: &RecordView<'_>) -> Option<Witness> {
+        let kind = Kind::from_u8(record.kind);
+        match kind {
+            // The checkpoint's payload holds all classes, and its index all moves.
+            Some(Kind::Class | Kind::Remap | Kind::Expire) => None,
+            Some(Kind::Image | Kind::Delta | Kind::Erase | Kind::Group | Kind::Leaf) => {
+                self.version(record)
+            }
+            Some(Kind::Head | Kind::Pages) => self.version(record).or_else(|| self.block(record)),
+            Some(Kind::Blob) => self.block(record),
+            _ if record.flags & FLAG_SKIPPABLE != 0 => None,
+            _ => Some(Witness::Unknown),
+        }
+    }
+
+    fn version(&self, record: &RecordView<'_>) -> Option<Witness> {
+        let Some((kind, headers)) = versions(record) else {
+            return Some(Witness::Unknown);
+        };
+        let live = headers
+            .into_iter()
+            .find(|header| self.lives(header, record.lsn))?;
+        if kind == Kind::Leaf {
+            // It stays until its slot is given back.
+            self.0.note_dead_leaf(record, |slot| self.entry(slot));
+        }
+        Some(Witness::Object(live, record.lsn))
+    }
+
+    fn block(&self, record: &RecordView<'_>) -> Option<Witness> {
+        let Some((carrier, items)) = carried(record) else {
+            return Some(Witness::Unknown);
+        };
+        let needed = items.into_iter().find(|item| self.needs(&carrier, item))?;
+        Some(Witness::Block(carrier, needed))
+    }
+
+    fn needs(&self, carrier: &Carrier, item: &Carried) -> bool {
+        carrier.needs(item, |slot| self.entry(slot), |slot| self.leaf(slot))
+    }
+
+    /// The leaf that the index on disk leads to.
+    fn leaf(&self, slot: Slot) -> Result<Option<Arc<Leaf>>> {
+        let is_leaf = |entry: &Entry| entry.form == Form::Leaf && !entry.expired;
+        let Some(entry) = self.entry(slot)?.filter(is_leaf) else {
+            return Ok(None);
+        };
+        let gone = || Error::damaged(format!("the leaf in slot {slot}"), "it is not there");
+        Ok(Some(self.0.read_leaf(slot, &entry)?.ok_or_else(gone)?))
+    }
+
+    fn lives(&self, header: &Header, at: Lsn) -> bool {
+        match self.entry(header.slot) {
+            Ok(Some(newest)) => {
+                let record = Version {
+                    header,
+                    at,
+                    newest: &newest,
+                    superseded_ms: None,
+                };
+                liveness(record, Retention::default(), &[])
+            }
+            // An index without the object, or a damaged entry: the record may be all that is left of it.
+            Ok(None) | Err(_) => true,
+        }
+    }
+
+    fn entry(&self, slot: Slot) -> Result<Option<Entry>> {
+        self.0.index.slots.get(slot)
+    }
 }

@@ -10,6 +10,7 @@
 //! REMAP   = see `remap.rs`: belongs to no object
 //! GROUP   = see `group.rs`: belongs to several
 //! EXPIRE  = see `expire.rs`: belongs to several
+//! HEAD, PAGES, BLOB, LEAF = see `big/records.rs`: of big objects
 //! ```
 //! See `docs/format/` for the fields and for the kinds that are reserved.
 
@@ -23,7 +24,7 @@ use crate::error::Result;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::page_diff;
 use crate::slots::SEQ_LIMIT;
-use crate::state::{Alarm, Changes, PAGE_BYTES, STATE_BYTES_MAX, State};
+use crate::state::{Alarm, Changes, IMAGE_BYTES_MAX, PAGE_BYTES, State};
 
 /// A record's kind: the number in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +43,15 @@ pub enum Kind {
     Dictionary = 5,
     /// Versions lie elsewhere from here on.
     Remap = 6,
-    /// Pages of a big object (reserved).
+    /// A commit of a big object: the blocks that it changes, on top of the record before it.
     Pages = 7,
-    /// A leaf of a big object's page map (reserved).
+    /// A leaf of a big object's map: where its blocks lie.
     Leaf = 8,
-    /// The place of a large payload (reserved).
+    /// Blocks of a big object beside the log: written before the commit that names them, or moved.
     Blob = 9,
-    /// A part of a staged transaction (reserved).
+    /// A part of a staged transaction (reserved: it is a BLOB).
     Chunk = 10,
-    /// The end of a staged transaction: it counts (reserved).
+    /// The end of a staged transaction (reserved: it is a commit like others).
     TransactionEnd = 11,
     /// The state is that of an earlier point, or of another object (reserved).
     Reference = 12,
@@ -62,6 +63,8 @@ pub enum Kind {
     Group = 15,
     /// Erased objects are forgotten, and their slots are free.
     Expire = 16,
+    /// A big object whole: its map leads to its blocks.
+    Head = 17,
 }
 
 impl Kind {
@@ -85,6 +88,7 @@ impl Kind {
             Purge,
             Group,
             Expire,
+            Head,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -106,7 +110,7 @@ pub struct Header {
 }
 
 impl Header {
-    fn encode(&self, body: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, body: &mut Vec<u8>) {
         body.put_varint(self.slot.get());
         body.push(self.generation);
         body.put_varint(self.seq);
@@ -167,7 +171,7 @@ impl Meta {
         }
     }
 
-    fn encode(&self, body: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, body: &mut Vec<u8>) {
         body.extend_from_slice(self.id.as_bytes());
         self.encode_without_id(body);
     }
@@ -233,7 +237,7 @@ impl Meta {
     }
 }
 
-fn encode_alarms(alarms: &[Alarm], body: &mut Vec<u8>) {
+pub(crate) fn encode_alarms(alarms: &[Alarm], body: &mut Vec<u8>) {
     body.put_varint(alarms.len() as u64);
     for alarm in alarms {
         body.put_prefixed(alarm.name.as_bytes());
@@ -243,7 +247,7 @@ fn encode_alarms(alarms: &[Alarm], body: &mut Vec<u8>) {
     }
 }
 
-fn decode_alarms(reader: &mut Reader<'_>) -> Option<Vec<Alarm>> {
+pub(crate) fn decode_alarms(reader: &mut Reader<'_>) -> Option<Vec<Alarm>> {
     let count = reader.length()?;
     let text = |reader: &mut Reader<'_>| String::from_utf8(reader.prefixed()?.to_vec()).ok();
     let mut alarms = Vec::new();
@@ -495,13 +499,13 @@ pub(crate) fn apply_delta(reader: Reader<'_>, state: &mut State) -> Option<()> {
             Operation::Put { key, value } => drop(state.set_kv(key.to_vec(), Some(value.to_vec()))),
             Operation::Delete { key } => drop(state.set_kv(key.to_vec(), None)),
             Operation::Alarms(alarms) => state.alarms = alarms,
-            Operation::PageCount(count) if count <= STATE_BYTES_MAX => {
+            Operation::PageCount(count) if count <= IMAGE_BYTES_MAX => {
                 state.pages.resize(count, None)
             }
             Operation::Page { number, change }
                 if number > 0 && number as usize <= state.pages.len() =>
             {
-                let page = change.apply(state.page(number), PAGE_BYTES)?;
+                let page = change.apply(state.page(number).map(|page| &page[..]), PAGE_BYTES)?;
                 state.set_page(number, page.map(Arc::from));
             }
             Operation::PageCount(_) | Operation::Page { .. } => return None,

@@ -10,6 +10,7 @@ use std::path::Path;
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, Flaw, RecordView};
 
+use crate::big::{Head, Leaf, PagesStart, named_leaves};
 use crate::error::{Error, Result};
 use crate::expire::{Expired, decode_expire};
 use crate::id::ObjectId;
@@ -17,7 +18,8 @@ use crate::index::Index;
 use crate::overlay::DueChange;
 use crate::record::{Header, Kind, Meta, decode_class, decode_erase, delta_alarms};
 use crate::remap::{Moved, decode_remap};
-use crate::slots::Entry;
+use crate::slots::{Entry, Form};
+use crate::state::Alarm;
 
 impl Index {
     /// Applies one record of the tail.
@@ -33,18 +35,27 @@ impl Index {
                 let header = Header::decode(&mut reader).ok_or_else(malformed)?;
                 let meta = Meta::decode(&mut reader).ok_or_else(malformed)?;
                 let due = meta.alarms.iter().map(|alarm| alarm.due_ms).min();
-                self.replay_version(&record, header, Some(meta.id), Some(due), false)
+                self.replay_version(&record, header, Some(meta.id), Some(due), Form::Tiny)
             }
             Some(Kind::Erase) => {
                 let header = Header::decode(&mut reader).ok_or_else(malformed)?;
                 let id = decode_erase(&mut reader).ok_or_else(malformed)?;
-                self.replay_version(&record, header, Some(id), Some(None), true)
+                self.replay_version(&record, header, Some(id), Some(None), Form::Tiny)
+            }
+            Some(kind @ (Kind::Head | Kind::Pages)) => {
+                self.replay_big(&record, kind).ok_or_else(malformed)?
+            }
+            // Blocks are found by the commits that name them.
+            Some(Kind::Blob) => Ok(()),
+            Some(Kind::Leaf) => {
+                let (header, _) = Leaf::decode(record.body).ok_or_else(malformed)?;
+                self.replay_version(&record, header, None, None, Form::Leaf)
             }
             Some(Kind::Delta) => {
                 let header = Header::decode(&mut reader).ok_or_else(malformed)?;
                 let alarms = delta_alarms(reader).map_err(|()| malformed())?;
                 let due = alarms.map(|alarms| alarms.iter().map(|alarm| alarm.due_ms).min());
-                self.replay_version(&record, header, None, due, false)
+                self.replay_version(&record, header, None, due, Form::Tiny)
             }
             Some(Kind::Remap) => {
                 let moves = decode_remap(&mut reader).ok_or_else(malformed)?;
@@ -67,9 +78,29 @@ impl Index {
                     "a record of kind {} with flags {:#04x}",
                     record.kind, record.flags
                 ),
-                supported: "kinds 1 to 4, 6, and 16".into(),
+                supported: "kinds 1 to 4, 6 to 9, 16 and 17".into(),
             })),
         }
+    }
+
+    /// A commit of a big object; `None` is damage.
+    fn replay_big(&self, record: &RecordView<'_>, kind: Kind) -> Option<Result<()>> {
+        for slot in named_leaves(record.lsn, kind, record.body)? {
+            self.note_slot(slot);
+        }
+        let mut reader = Reader::new(record.body);
+        let header = Header::decode(&mut reader)?;
+        let (lsn, bytes) = (record.lsn, record.body.len());
+        let (tree, id, due) = if kind == Kind::Head {
+            let (meta, head, _) = Head::decode(lsn, bytes, &mut reader)?;
+            let due = meta.alarms.iter().map(|alarm| alarm.due_ms).min();
+            (head.tree, Some(meta.id), Some(due))
+        } else {
+            let (start, _) = PagesStart::decode(lsn, bytes, &mut reader)?;
+            let due = |alarms: Vec<Alarm>| alarms.iter().map(|alarm| alarm.due_ms).min();
+            (start.tree, None, start.alarms.map(due))
+        };
+        Some(self.replay_version(record, header, id, due, Form::Big { tree }))
     }
 
     fn replay_version(
@@ -78,8 +109,9 @@ impl Index {
         header: Header,
         id: Option<ObjectId>,
         due: DueChange,
-        erased: bool,
+        form: Form,
     ) -> Result<()> {
+        let erased = record.kind == Kind::Erase as u8;
         self.note_slot(header.slot);
         let cell = self.cell(header.slot)?;
         let version = (header.generation, header.seq);
@@ -99,6 +131,8 @@ impl Index {
             }
             let fingerprint = match (id, current) {
                 (Some(id), _) => self.fingerprint(&id),
+                // A leaf has no id.
+                _ if form == Form::Leaf => 0,
                 (None, Some(current)) => current.fingerprint,
                 (None, None) => {
                     let what = format!("the delta at {} of the log", record.lsn);
@@ -117,6 +151,7 @@ impl Index {
                 erased,
                 expired: false,
                 depth: header.depth,
+                form,
                 fingerprint,
             }))
         })?;

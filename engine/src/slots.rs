@@ -8,9 +8,9 @@
 //! 12  seq          u40   commits so far, over all lives of the id
 //! 17  generation   u8    grows when the slot is given to another id
 //! 18  class        u16
-//! 20  flags        u8    1 in use, 2 erased, 8 expired: free for another id
+//! 20  flags        u8    1 in use, 2 erased, 4 big, 8 expired: free for another id, 16 a leaf of a map
 //! 21  depth        u8    deltas on top of the last image
-//! 22  reserved     u32   0
+//! 22  tree         u32   of a big object: which life of its map this is; 0 for others
 //! 26  fingerprint  u32   of the id, to spare reads of other objects
 //! 30  check        u16   of all the above and the slot's number
 //! ```
@@ -29,9 +29,22 @@ const ENTRY_BYTES: usize = 32;
 const PER_PAGE: u64 = (PAGE_BYTES / ENTRY_BYTES) as u64;
 const IN_USE: u8 = 1;
 const ERASED: u8 = 2;
+const BIG: u8 = 4;
 const EXPIRED: u8 = 8;
+const LEAF: u8 = 16;
 /// Sequence numbers have 40 bits: 34 years at a thousand commits a second.
 pub(crate) const SEQ_LIMIT: u64 = 1 << 40;
+
+/// What an index entry leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// An object whose image holds all of its state.
+    Tiny,
+    /// A big object, in this life of its map.
+    Big { tree: u32 },
+    /// A leaf of a big object's map.
+    Leaf,
+}
 
 /// What the index knows of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +65,7 @@ pub struct Entry {
     pub(crate) expired: bool,
     /// How many deltas lie on top of the last image.
     pub depth: u8,
+    pub(crate) form: Form,
     pub(crate) fingerprint: u32,
 }
 
@@ -64,6 +78,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Nowhere.
+    pub(crate) const NONE: Place = Place {
+        lsn: Lsn::NONE,
+        bytes: 0,
+    };
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.lsn.is_none()
+    }
+
+    /// What lies behind it.
+    pub(crate) fn end(&self) -> Lsn {
+        let offset = self.lsn.offset().wrapping_add(self.bytes);
+        Lsn::new(self.lsn.segno(), offset)
+    }
+
     pub(crate) fn extent(&self) -> Extent {
         Extent {
             segno: self.lsn.segno(),
@@ -92,6 +122,7 @@ impl Entry {
             generation: self.generation + 1,
             expired: true,
             depth: 0,
+            form: Form::Tiny,
             fingerprint: 0,
             ..self
         }
@@ -100,6 +131,11 @@ impl Entry {
     pub(crate) fn extent(&self) -> Extent {
         let (lsn, bytes) = (self.head, self.bytes);
         Place { lsn, bytes }.extent()
+    }
+
+    /// Whether it is a big object: its blocks are read one by one.
+    pub fn is_big(&self) -> bool {
+        matches!(self.form, Form::Big { .. })
     }
 
     /// The sequence number of the image under the head: everything older is dead.
@@ -121,8 +157,14 @@ impl Entry {
         bytes[17] = self.generation;
         bytes[18..20].copy_from_slice(&self.class.0.to_le_bytes());
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-        bytes[20] = IN_USE | flag(self.erased, ERASED) | flag(self.expired, EXPIRED);
+        let (form, tree) = match self.form {
+            Form::Tiny => (0, 0),
+            Form::Big { tree } => (BIG, tree),
+            Form::Leaf => (LEAF, 0),
+        };
+        bytes[20] = IN_USE | flag(self.erased, ERASED) | flag(self.expired, EXPIRED) | form;
         bytes[21] = self.depth;
+        bytes[22..26].copy_from_slice(&tree.to_le_bytes());
         bytes[26..30].copy_from_slice(&self.fingerprint.to_le_bytes());
         let check = check(&bytes, slot);
         bytes[30..].copy_from_slice(&check.to_le_bytes());
@@ -147,7 +189,7 @@ impl Entry {
         let mut seq = [0; 8];
         seq[..5].copy_from_slice(reader.take(5)?);
         let (generation, class) = (reader.u8()?, ClassId(reader.u16()?));
-        let flags = reader.u8()?;
+        let (flags, depth, tree) = (reader.u8()?, reader.u8()?, reader.u32()?);
         let entry = Entry {
             head: Lsn::new(segno, offset),
             bytes,
@@ -156,11 +198,14 @@ impl Entry {
             class,
             erased: flags & ERASED != 0,
             expired: flags & EXPIRED != 0,
-            depth: reader.u8()?,
-            fingerprint: {
-                reader.take(4)?;
-                reader.u32()?
+            depth,
+            form: match flags & (BIG | LEAF) {
+                0 => Form::Tiny,
+                BIG => Form::Big { tree },
+                LEAF => Form::Leaf,
+                _ => return None,
             },
+            fingerprint: reader.u32()?,
         };
         (entry.seq >= u64::from(entry.depth)).then_some(entry)
     }
@@ -250,6 +295,7 @@ mod tests {
             erased: false,
             expired: false,
             depth: 15,
+            form: Form::Tiny,
             fingerprint: 0xDEAD_BEEF,
         }
     }

@@ -34,14 +34,29 @@ pub struct Quota {
     pub object_bytes: Option<u64>,
     /// The most that all objects of the class may take on disk, in bytes of their live records.
     pub class_bytes: Option<u64>,
+    /// The most that one transaction may write to a big object before it commits, uncompressed. Default 1 GiB.
+    pub transaction_bytes: Option<u64>,
 }
+
+/// What a transaction may write if its class has no quota for that. Each page of it takes about 150 bytes of
+/// memory, however little of the rest does.
+const TRANSACTION_BYTES_MAX: u64 = 1 << 30;
 
 impl Inner {
     /// Room for a record. If there is none, makes some before it gives up.
     pub(crate) fn reserve(&self, body_bytes: usize, claim: Claim) -> Result<Reservation> {
         self.keep_budget()?;
+        self.with_room(claim, || Ok(self.log.reserve(body_bytes, claim)?))
+    }
+
+    /// Does what needs room. If there is none, makes some before it gives up.
+    pub(crate) fn with_room<T>(
+        &self,
+        claim: Claim,
+        mut act: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         for _ in 0..ATTEMPTS {
-            match self.log.reserve(body_bytes, claim) {
+            match act() {
                 Err(error) if error.is_full() && self.may_make_room(claim) => {
                     match self.make_room() {
                         // The index files cannot grow either.
@@ -49,10 +64,33 @@ impl Inner {
                         made => made?,
                     }
                 }
-                outcome => return Ok(outcome?),
+                outcome => return outcome,
             }
         }
-        Ok(self.log.reserve(body_bytes, claim)?)
+        act()
+    }
+
+    /// What an open transaction has in memory was so much, and is so much now.
+    pub(crate) fn count_dirty(&self, before: usize, now: usize) {
+        match now >= before {
+            true => self.dirty_bytes.fetch_add(now - before, Ordering::Relaxed),
+            false => self.dirty_bytes.fetch_sub(before - now, Ordering::Relaxed),
+        };
+    }
+
+    /// Whether a transaction that has so much in memory is to write it out: all of them together have too
+    /// much, and it is worth writing.
+    pub(crate) fn is_dirty_over_budget(&self, bytes: usize) -> bool {
+        const WORTH_WRITING: usize = 16;
+        let all = self.dirty_bytes.load(Ordering::Relaxed);
+        all > self.dirty_bytes_max && bytes > self.dirty_bytes_max / WORTH_WRITING
+    }
+
+    /// What one transaction may write.
+    pub(crate) fn transaction_bytes_max(&self, class: ClassId) -> u64 {
+        let quotas = self.quotas.read();
+        let quota = quotas.get(&class).and_then(|quota| quota.transaction_bytes);
+        quota.unwrap_or(TRANSACTION_BYTES_MAX)
     }
 
     /// Waits for a checkpoint if what changed since the last one takes more memory than it may: the

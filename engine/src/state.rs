@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// The most that an object's state may take, uncompressed. Larger objects come with the page map.
-pub const STATE_BYTES_MAX: usize = 4 << 20;
+/// The most that an image holds, uncompressed.
+pub(crate) const IMAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The size of a database page.
 pub const PAGE_BYTES: usize = 4096;
@@ -22,7 +22,7 @@ pub struct Alarm {
     pub schedule: String,
 }
 
-type PageData = Arc<[u8]>;
+pub(crate) type PageData = Arc<[u8]>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -35,8 +35,8 @@ pub(crate) struct State {
 }
 
 /// How to take one step back.
-#[derive(Debug)]
-enum Undo {
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
     Kv {
         key: Vec<u8>,
         old: Option<Vec<u8>>,
@@ -63,10 +63,10 @@ enum Undo {
 
 /// A place in an open transaction to which it can be rolled back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Savepoint(usize);
+pub struct Savepoint(pub(crate) usize);
 
 /// A state with an open transaction on top of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Working {
     state: State,
     undo: Vec<Undo>,
@@ -120,11 +120,6 @@ impl State {
         kv + pages + self.alarms.iter().map(alarm).sum::<usize>()
     }
 
-    /// The earliest alarm.
-    pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.alarms.iter().map(|alarm| alarm.due_ms).min()
-    }
-
     pub(crate) fn set_kv(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let key_bytes = key.len();
         let added = value.as_ref().map_or(0, |value| key_bytes + value.len());
@@ -136,8 +131,8 @@ impl State {
         old
     }
 
-    pub(crate) fn page(&self, number: u32) -> Option<&[u8]> {
-        self.pages.get(number as usize - 1)?.as_deref()
+    pub(crate) fn page(&self, number: u32) -> Option<&PageData> {
+        self.pages.get((number as usize).checked_sub(1)?)?.as_ref()
     }
 
     /// Replaces a page that exists.
@@ -156,6 +151,13 @@ impl Working {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What is committed, what the open transaction sees, and how it got there.
+    pub(crate) fn into_parts(self) -> (State, State, Vec<Undo>) {
+        let mut committed = self.clone();
+        committed.rollback_to(Savepoint::default());
+        (committed.state, self.state, self.undo)
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
@@ -300,7 +302,7 @@ impl Working {
             let old = old
                 .filter(|_| number as usize <= committed_count)
                 .map(|data| &data[..]);
-            let new = self.state.page(number);
+            let new = self.state.page(number).map(|page| &page[..]);
             if old != new {
                 changes.pages.push((number, old, new));
             }

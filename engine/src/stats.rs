@@ -68,6 +68,10 @@ pub struct Stats {
     pub awake: usize,
     /// Index entries in memory: changed since the last checkpoint, or awake.
     pub overlay_entries: usize,
+    /// Blocks and leaves of big objects that are kept in memory to be read again.
+    pub cache_bytes: u64,
+    /// What open transactions of big objects have in memory.
+    pub dirty_bytes: usize,
     /// Slots that were ever given to an object.
     pub slots: u64,
     /// Checkpoints that were made.
@@ -115,6 +119,8 @@ impl Engine {
             log: inner.log.stats(),
             awake: inner.awake_count.load(Relaxed),
             overlay_entries: inner.index.overlay.len(),
+            cache_bytes: inner.cache.bytes(),
+            dirty_bytes: inner.dirty_bytes.load(Relaxed),
             slots: inner.index.slot_limit() - 1,
             checkpoints: count(&inner.counters.checkpoints),
             replay_bytes: inner.log_bytes_since_checkpoint(),

@@ -130,6 +130,10 @@ impl Inner {
     /// Compacts until not much is dead any more, if much is.
     pub(crate) fn compact_if_due(&self) -> Result<()> {
         self.log.writable()?;
+        if self.has_retired_leaves() {
+            let _one_at_a_time = self.compactor.lock();
+            self.forget_leaves()?;
+        }
         if self.is_compaction_due() && self.is_much_dead() {
             let outcome = self.compact(Pace::Background, |_| ());
             self.upkeep

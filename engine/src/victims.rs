@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dovehouse_wal::{BLOCK_BYTES, Pack, Position, Role, Segment};
+use dovehouse_wal::{BLOCK_BYTES, Flaw, Pack, Position, Role, Segment};
 
 use crate::compact::Pace;
 use crate::engine::Inner;
@@ -70,10 +70,15 @@ impl Inner {
     /// The segments in which nothing changes any more, with the replay start there, oldest first.
     pub(crate) fn settled_segments(&self, replay_from: Position) -> Vec<Arc<Segment>> {
         let filling = self.filling.lock();
+        let held = match self.teeth.has(Flaw::ForgetHolds) {
+            false => self.blobs.held_segments(),
+            true => HashSet::new(),
+        };
         let mut segments = self.log.segments();
         segments.retain(|segment| match segment.role {
             Role::Pack => !filling.contains(&segment.segno),
-            _ => segment.segno < replay_from.lsn.segno(),
+            Role::Blob => !held.contains(&segment.segno),
+            Role::Log => segment.segno < replay_from.lsn.segno(),
         });
         segments
     }

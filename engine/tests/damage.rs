@@ -78,7 +78,7 @@ fn store_with_a_tail(seed: u64) -> (SimFs, [u64; 3]) {
         .map(|number| engine.wake(class, id(number)).unwrap())
         .collect();
     let starts = [0, 1, 2].map(|at| {
-        objects[at].put(b"value", b"second");
+        objects[at].put(b"value", b"second").unwrap();
         commit(&mut objects[at]);
         let log = engine.log();
         let segment = log.segments().pop().unwrap();
@@ -119,7 +119,7 @@ fn damage_in_the_tail_refuses_the_open_with_names_and_costs_only_what_it_hits() 
         Err(Error::Damaged { .. })
     ));
     let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"value", b"third");
+    object.put(b"value", b"third").unwrap();
     assert!(matches!(
         object.commit(),
         Err(Error::Log(LogError::ReadOnly))

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use dovehouse_engine::wal::Error as LogError;
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs};
-use dovehouse_engine::{Alarm, ClassId, Engine, Error, List, PAGE_BYTES, Teeth};
+use dovehouse_engine::{
+    Alarm, ClassId, Engine, Error, KEY_BYTES_MAX, List, PAGE_BYTES, Teeth, VALUE_BYTES_MAX,
+};
 
 mod common;
 
@@ -59,12 +61,12 @@ fn an_object_without_state_takes_no_record_and_an_erased_one_can_be_made_again()
     let (engine, class) = open(&fs);
     let records = engine.stats().log.records;
     let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"gone", b"before anybody saw it");
-    object.delete(b"gone");
+    object.put(b"gone", b"before anybody saw it").unwrap();
+    object.delete(b"gone").unwrap();
     assert!(object.commit().unwrap().is_none());
     assert_eq!(engine.stats().log.records, records);
 
-    object.put(b"value", b"first life");
+    object.put(b"value", b"first life").unwrap();
     object.set_alarm(Alarm {
         due_ms: 1_700_000_000_000,
         ..Alarm::default()
@@ -88,30 +90,27 @@ fn an_object_without_state_takes_no_record_and_an_erased_one_can_be_made_again()
 }
 
 #[test]
-fn a_state_beyond_the_limit_is_refused_and_nothing_is_lost() {
+fn a_key_or_value_beyond_the_limit_is_refused_and_nothing_is_lost() {
     let fs = SimFs::new(4);
     let (engine, class) = open(&fs);
     let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"value", b"kept");
-    commit(&mut object);
-    object.put(b"big", &[1; 16 << 10]);
-    let error = object.commit().unwrap_err();
+    object.put(b"value", b"kept").unwrap();
+    let error = object.put(&[1; KEY_BYTES_MAX + 1], b"").unwrap_err();
     assert!(matches!(error, Error::TooBig { .. }), "{error}");
-    assert!(
-        object.get(b"big").is_some(),
-        "the transaction is still open"
-    );
-    object.delete(b"big");
-    object.put(b"small", b"fits");
+    let error = object
+        .put(b"big", &vec![1; VALUE_BYTES_MAX + 1])
+        .unwrap_err();
+    assert!(matches!(error, Error::TooBig { .. }), "{error}");
+    object.put(&[1; KEY_BYTES_MAX], b"fits").unwrap();
     commit(&mut object);
     drop(object);
     let (engine, class) = open(&fs.power_loss());
     let object = engine.wake(class, id(1)).unwrap();
     let keys: Vec<_> = object
         .list(&List::all())
-        .map(|(key, _)| key.to_vec())
+        .map(|listed| listed.unwrap().0.into_owned())
         .collect();
-    assert_eq!(keys, [b"small".to_vec(), b"value".to_vec()]);
+    assert_eq!(keys, [vec![1; KEY_BYTES_MAX], b"value".to_vec()]);
 }
 
 #[test]
@@ -119,13 +118,13 @@ fn lists_go_both_ways_between_bounds() {
     let (engine, class) = open(&SimFs::new(5));
     let mut object = engine.wake(class, id(1)).unwrap();
     for key in ["a", "b/1", "b/2", "b/3", "c", "\u{ff}"] {
-        object.put(key.as_bytes(), b"");
+        object.put(key.as_bytes(), b"").unwrap();
     }
-    object.put(&[0xFF, 0xFF], b"");
+    object.put(&[0xFF, 0xFF], b"").unwrap();
     let keys = |list: List| -> Vec<String> {
         object
             .list(&list)
-            .map(|(key, _)| String::from_utf8_lossy(key).into_owned())
+            .map(|listed| String::from_utf8_lossy(&listed.unwrap().0).into_owned())
             .collect()
     };
     assert_eq!(keys(List::prefix(b"b/")), ["b/1", "b/2", "b/3"]);
@@ -150,7 +149,7 @@ fn waking_an_object_that_slept_is_one_read_however_often_it_was_changed() {
     let (engine, class) = open(&fs);
     let mut object = engine.wake(class, id(1)).unwrap();
     for number in 0..10u8 {
-        object.put(&[number], &[number; 20]);
+        object.put(&[number], &[number; 20]).unwrap();
         commit(&mut object);
     }
     drop(object);
@@ -166,11 +165,11 @@ fn waking_an_object_that_slept_is_one_read_however_often_it_was_changed() {
 fn a_chain_of_deltas_is_bounded() {
     let (engine, class) = open(&SimFs::new(7));
     let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"large", &[7; 3000]);
+    object.put(b"large", &[7; 3000]).unwrap();
     commit(&mut object);
     let mut deepest = 0;
     for number in 0..200u32 {
-        object.put(b"counter", &number.to_le_bytes());
+        object.put(b"counter", &number.to_le_bytes()).unwrap();
         commit(&mut object);
         deepest = deepest.max(engine.objects().next().unwrap().unwrap().entry.depth);
     }
@@ -220,7 +219,7 @@ fn scattered(fs: &SimFs, engine: &Engine, class: ClassId) -> Vec<Model> {
     for number in 0..6 {
         let mut object = engine.wake(class, id(number)).unwrap();
         object.set_name(&format!("object {number}"));
-        object.put(b"value", &[number; 200]);
+        object.put(b"value", &[number; 200]).unwrap();
         object.set_alarm(Alarm {
             due_ms: 1_800_000_000_000 + u64::from(number),
             ..Alarm::default()
@@ -279,9 +278,9 @@ fn an_object_with_deltas_moves_as_an_image_when_it_sleeps_and_not_under_its_owne
     let fs = SimFs::new(32);
     let (engine, class) = open(&fs);
     let mut awake = engine.wake(class, id(200)).unwrap();
-    awake.put(b"value", &[1; 300]);
+    awake.put(b"value", &[1; 300]).unwrap();
     commit(&mut awake);
-    awake.put(b"more", b"delta");
+    awake.put(b"more", b"delta").unwrap();
     commit(&mut awake);
     scattered(&fs, &engine, class);
     let model = Model::of(&awake);
@@ -290,10 +289,10 @@ fn an_object_with_deltas_moves_as_an_image_when_it_sleeps_and_not_under_its_owne
     let before = stored(&engine);
     engine.compact().unwrap();
     assert_eq!(stored(&engine), before, "its owner counts its deltas");
-    awake.put(b"more", b"another delta");
+    awake.put(b"more", b"another delta").unwrap();
     commit(&mut awake);
     assert_eq!(stored(&engine).depth, 0, "compaction asked for an image");
-    awake.put(b"more", b"delta");
+    awake.put(b"more", b"delta").unwrap();
     commit(&mut awake);
 
     // A crash leaves it asleep, and with its delta.
@@ -323,10 +322,10 @@ fn after_a_failed_write_objects_are_read_as_they_were_last_durable() {
         lasting: false,
     });
     let mut object = engine.wake(class, id(1)).unwrap();
-    object.put(b"value", b"unknown");
+    object.put(b"value", b"unknown").unwrap();
     let ticket = object.commit().unwrap().unwrap();
     assert!(ticket.wait().is_err());
-    object.put(b"value", b"refused");
+    object.put(b"value", b"refused").unwrap();
     assert!(is_stop(&object.commit().unwrap_err()));
     drop(object);
     assert_eq!(value(&engine, class, 1).unwrap().unwrap(), b"durable");
@@ -351,7 +350,7 @@ fn a_store_is_read_without_writing_while_nobody_else_writes_it() {
     let class = looking.class("Room").unwrap();
     assert_eq!(value(&looking, class, 1).unwrap().unwrap(), b"one");
     let mut object = looking.wake(class, id(1)).unwrap();
-    object.put(b"value", b"two");
+    object.put(b"value", b"two").unwrap();
     assert!(matches!(
         object.commit(),
         Err(Error::Log(LogError::ReadOnly))
@@ -381,7 +380,7 @@ fn alarms_are_found_in_order_across_a_restart() {
     engine.checkpoint().unwrap();
     let mut object = engine.wake(class, id(20)).unwrap();
     object.clear_alarm("");
-    object.put(b"so that it", b"stays");
+    object.put(b"so that it", b"stays").unwrap();
     commit(&mut object);
     drop(object);
     let (engine, _) = open(&fs.power_loss());
@@ -397,7 +396,7 @@ fn a_name_is_kept_with_its_object_and_a_class_with_its_number() {
     let (engine, class) = open(&fs);
     let mut object = engine.wake(class, id(1)).unwrap();
     object.set_name("lobby");
-    object.put(b"value", b"one");
+    object.put(b"value", b"one").unwrap();
     commit(&mut object);
     drop(object);
     let (engine, again) = open(&fs.power_loss());
@@ -461,8 +460,8 @@ fn threads_commit_to_a_real_disk_and_everything_is_there_after_reopening() {
                 for round in 0..100u64 {
                     for object in 0..8 {
                         let mut object = engine.wake(class, id(thread * 8 + object)).unwrap();
-                        object.write_page(1, &[thread + 1; PAGE_BYTES]);
-                        object.put(b"count", &(round + 1).to_le_bytes());
+                        object.write_page(1, &[thread + 1; PAGE_BYTES]).unwrap();
+                        object.put(b"count", &(round + 1).to_le_bytes()).unwrap();
                         let ticket = object.commit().unwrap().unwrap();
                         if round % 10 == 9 {
                             ticket.wait().unwrap();
@@ -476,7 +475,9 @@ fn threads_commit_to_a_real_disk_and_everything_is_there_after_reopening() {
     let engine = builder().open_existing().unwrap();
     for number in 0..32u8 {
         let object = engine.wake(class, id(number)).unwrap();
-        assert_eq!(object.get(b"count"), Some(&100u64.to_le_bytes()[..]));
-        assert_eq!(object.page(1), Some(&[number / 8 + 1; PAGE_BYTES][..]));
+        let count = object.get(b"count").unwrap();
+        assert_eq!(count.as_deref(), Some(&100u64.to_le_bytes()[..]));
+        let page = object.page(1).unwrap();
+        assert_eq!(page.as_deref(), Some(&[number / 8 + 1; PAGE_BYTES][..]));
     }
 }

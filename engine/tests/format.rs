@@ -314,8 +314,8 @@ fn store() -> SimFs {
     let class = engine.class("Room").unwrap();
     let mut lobby = engine.wake(class, id(0xAA)).unwrap();
     lobby.set_name("lobby");
-    lobby.put(b"topic", b"doves");
-    lobby.put(b"welcome", &b"coo ".repeat(20));
+    lobby.put(b"topic", b"doves").unwrap();
+    lobby.put(b"welcome", &b"coo ".repeat(20)).unwrap();
     lobby.set_alarm(Alarm {
         due_ms: 1_700_000_060_000,
         ..Alarm::default()
@@ -323,16 +323,16 @@ fn store() -> SimFs {
     lobby.commit().unwrap().unwrap().wait().unwrap();
     let mut page = [0; 4096];
     page[..9].copy_from_slice(b"some page");
-    lobby.write_page(1, &page);
-    lobby.put(b"topic", b"pigeons");
-    lobby.delete(b"welcome");
+    lobby.write_page(1, &page).unwrap();
+    lobby.put(b"topic", b"pigeons").unwrap();
+    lobby.delete(b"welcome").unwrap();
     lobby.commit().unwrap().unwrap();
     page[5..9].copy_from_slice(b"PAGE");
-    lobby.write_page(1, &page);
+    lobby.write_page(1, &page).unwrap();
     lobby.clear_alarm("");
     lobby.commit().unwrap().unwrap().wait().unwrap();
     let mut gone = engine.wake(class, id(0xBB)).unwrap();
-    gone.put(b"k", b"v");
+    gone.put(b"k", b"v").unwrap();
     gone.commit().unwrap();
     gone.clear(false);
     gone.commit().unwrap().unwrap().wait().unwrap();

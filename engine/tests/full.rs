@@ -38,7 +38,7 @@ impl Run {
         let mut value = vec![0; bytes];
         self.rng.fill(&mut value);
         let mut object = self.engine.wake(self.class, id(number))?;
-        object.put(b"value", &value);
+        object.put(b"value", &value).unwrap();
         if let Some(ticket) = object.commit()? {
             ticket.wait()?;
         }
@@ -72,7 +72,10 @@ impl Run {
         for number in 0..beyond {
             let object = engine.wake(self.class, id(number));
             let object = object.map_err(|error| format!("wake {number}: {error}"))?;
-            if object.get(b"value") != self.values.get(&number).map(Vec::as_slice) {
+            let found = object
+                .get(b"value")
+                .map_err(|error| format!("get: {error}"))?;
+            if found.as_deref() != self.values.get(&number).map(Vec::as_slice) {
                 return Err(format!("object {number} is not what was committed"));
             }
         }
@@ -148,6 +151,7 @@ fn a_quota_refuses_growth_and_nothing_else() {
         Quota {
             object_bytes: Some(5000),
             class_bytes: Some(20_000),
+            ..Quota::default()
         },
     );
     assert!(matches!(
@@ -165,7 +169,7 @@ fn a_quota_refuses_growth_and_nothing_else() {
     run.put(6, VALUE_BYTES).unwrap();
     let other = run.engine.class("Other").unwrap();
     let mut object = run.engine.wake(other, id(100)).unwrap();
-    object.put(b"value", &[1; 50_000]);
+    object.put(b"value", &[1; 50_000]).unwrap();
     object.commit().unwrap();
     let bytes = run.engine.class_bytes(class);
     drop(object);

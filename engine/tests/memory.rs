@@ -45,7 +45,7 @@ fn new_objects_with_alarms_take_no_more_than_the_budget() {
     let (before, mut most) = (allocated(), 0);
     for number in 0..40_000 {
         let mut object = engine.wake(class, id(number)).unwrap();
-        object.put(b"subject", b"as many as there are");
+        object.put(b"subject", b"as many as there are").unwrap();
         object.set_alarm(Alarm {
             name: String::new(),
             due_ms: 1_900_000_000_000 + number,
@@ -73,7 +73,7 @@ fn records_that_wait_for_the_committer_take_no_more_than_the_budget() {
         let mut value = vec![0; 400 << 10];
         rng.fill(&mut value);
         let mut object = engine.wake(class, id(number)).unwrap();
-        object.put(b"value", &value);
+        object.put(b"value", &value).unwrap();
         object.commit().unwrap();
         drop((object, value));
         most = most.max(allocated().saturating_sub(before));

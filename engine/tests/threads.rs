@@ -25,7 +25,7 @@ fn started_by(choose: impl Fn(Builder) -> Builder) -> Vec<String> {
     let mut object = engine
         .wake(class, dovehouse_engine::ObjectId::from_bytes([1; 32]))
         .unwrap();
-    object.put(b"key", b"value");
+    object.put(b"key", b"value").unwrap();
     object.commit().unwrap().unwrap().wait().unwrap();
     let found = threads();
     engine.close().unwrap();

@@ -39,7 +39,7 @@ const SETUP: &str = "PRAGMA locking_mode = EXCLUSIVE;
 /// let database = Database::open(room.clone())?;
 /// database.exec("CREATE TABLE bird(name TEXT)", &[])?;
 /// database.exec("INSERT INTO bird VALUES (?)", &["dove".into()])?;
-/// room.lock().put(b"birds", b"1");
+/// room.lock().put(b"birds", b"1")?;
 /// let ticket = database.commit()?.expect("something was written");
 /// ticket.wait()?; // the table, the row and the key are durable
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -189,8 +189,9 @@ impl Database {
     }
 
     /// Writes the database of an object to a new file that stock SQLite opens, and syncs it. Fails if
-    /// the file is there already.
-    pub fn export(object: &Object, path: &Path) -> Result<()> {
+    /// the file is there already. Returns the pages that cannot be read, with the reasons: in the file they
+    /// are zeros.
+    pub fn export(object: &Object, path: &Path) -> Result<Vec<(u32, dovehouse_engine::Error)>> {
         export::export(object, path)
     }
 }

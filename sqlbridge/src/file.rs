@@ -59,7 +59,7 @@ pub(crate) struct MainFile {
 
 impl File {
     /// Fills `buf`; `false` if the file ended before, and the rest is zeros.
-    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> bool {
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, Code> {
         match self {
             File::Main(main) => main.read(buf, offset),
             File::Scratch(bytes) => {
@@ -67,12 +67,12 @@ impl File {
                 let there = buf.len().min(bytes.len() - start);
                 buf[..there].copy_from_slice(&bytes[start..start + there]);
                 buf[there..].fill(0);
-                there == buf.len()
+                Ok(there == buf.len())
             }
         }
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) {
+    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
         match self {
             File::Main(main) => main.write(bytes, offset),
             File::Scratch(file) => {
@@ -81,6 +81,7 @@ impl File {
                     file.resize(end, 0);
                 }
                 file[offset as usize..end].copy_from_slice(bytes);
+                Ok(())
             }
         }
     }
@@ -107,12 +108,15 @@ impl File {
 }
 
 impl MainFile {
-    fn read(&self, buf: &mut [u8], offset: u64) -> bool {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, Code> {
         let object = self.object.lock();
         let size = u64::from(object.page_count().max(1)) * PAGE_BYTES as u64;
         for (number, inside, part) in pages(offset, buf.len()) {
             let target = &mut buf[part];
-            match object.page(number) {
+            match object
+                .page(number)
+                .map_err(|error| self.unreadable(error))?
+            {
                 Some(page) => target.copy_from_slice(&page[inside]),
                 None if number == 1 && object.page_count() == 0 => {
                     target.copy_from_slice(&template::PAGE_ONE[inside]);
@@ -120,26 +124,39 @@ impl MainFile {
                 None => target.fill(0),
             }
         }
-        offset + buf.len() as u64 <= size
+        Ok(offset + buf.len() as u64 <= size)
     }
 
-    fn write(&mut self, bytes: &[u8], offset: u64) {
+    fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
+        let written = self.write_pages(bytes, offset);
+        written.map_err(|error| self.failed(error))
+    }
+
+    fn write_pages(&self, bytes: &[u8], offset: u64) -> dovehouse_engine::Result<()> {
         let mut object = self.object.lock();
         if object.page_count() == 0 {
             // A spill may write other pages first; page 1 must stay what reads have seen.
-            object.write_page(1, &template::PAGE_ONE);
+            object.write_page(1, &template::PAGE_ONE)?;
         }
         for (number, inside, part) in pages(offset, bytes.len()) {
             if inside.len() == PAGE_BYTES {
-                object.write_page(number, &bytes[part]);
+                object.write_page(number, &bytes[part])?;
             } else {
-                let mut page = object
-                    .page(number)
-                    .map_or_else(|| vec![0; PAGE_BYTES], <[u8]>::to_vec);
+                let mut page = [0; PAGE_BYTES];
+                if let Some(old) = object.page(number)? {
+                    page.copy_from_slice(&old);
+                }
                 page[inside].copy_from_slice(&bytes[part]);
-                object.write_page(number, &page);
+                object.write_page(number, &page)?;
             }
         }
+        Ok(())
+    }
+
+    /// A page cannot be read. What the transaction did so far is not concerned.
+    fn unreadable(&self, error: EngineError) -> Code {
+        *self.side.error.lock() = Some(error);
+        sqlite::SQLITE_IOERR_READ
     }
 
     /// Takes everything back, so that SQLite and the object agree on the committed state.
@@ -165,7 +182,7 @@ impl MainFile {
 
     fn failed(&self, error: EngineError) -> Code {
         let code = match &error {
-            EngineError::TooBig { .. }
+            EngineError::Quota { .. }
             | EngineError::Log(LogError::Full { .. } | LogError::TooBig { .. }) => {
                 sqlite::SQLITE_FULL
             }

@@ -205,7 +205,7 @@ unsafe extern "C" fn read(
     let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), len as usize) };
     // SAFETY: the file is open.
     unsafe {
-        with(raw, |file| match file.read(buf, offset as u64) {
+        with(raw, |file| match file.read(buf, offset as u64)? {
             true => Ok(()),
             false => Err(sqlite::SQLITE_IOERR_SHORT_READ),
         })
@@ -221,12 +221,7 @@ unsafe extern "C" fn write(
     // SAFETY: SQLite gives `len` bytes.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len as usize) };
     // SAFETY: the file is open.
-    unsafe {
-        with(raw, |file| {
-            file.write(bytes, offset as u64);
-            Ok(())
-        })
-    }
+    unsafe { with(raw, |file| file.write(bytes, offset as u64)) }
 }
 
 unsafe extern "C" fn truncate(

@@ -28,7 +28,8 @@ type Promise = Vec<Vec<u64>>;
 fn stored_turn(object: &Object) -> u64 {
     object
         .get(b"turn")
-        .map_or(0, |turn| u64::from_le_bytes(turn.try_into().unwrap()))
+        .unwrap()
+        .map_or(0, |turn| u64::from_le_bytes(turn[..].try_into().unwrap()))
 }
 
 /// Reads the turn that an object is at, and checks that all its parts agree.
@@ -150,7 +151,10 @@ impl Worker {
             "INSERT INTO turns VALUES (?, ?)",
             &[turn.into(), pad.into()],
         )?;
-        self.object.lock().put(b"turn", &self.turn.to_le_bytes());
+        self.object
+            .lock()
+            .put(b"turn", &self.turn.to_le_bytes())
+            .unwrap();
         database.exec("DELETE FROM turns WHERE turn < ? - 5", &[turn.into()])?;
         if rng.u8(0..4) == 0 {
             database.exec("PRAGMA incremental_vacuum", &[])?;

@@ -1,7 +1,7 @@
 //! The protocol between SQLite and the object: what becomes a record when, and what an error leaves.
 
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs};
-use dovehouse_engine::{Alarm, Error as EngineError, wal::Error as LogError};
+use dovehouse_engine::{Alarm, Error as EngineError, Quota, wal::Error as LogError};
 use dovehouse_sqlbridge::{Connection, Database, Error};
 
 mod common;
@@ -27,7 +27,7 @@ fn tables_keys_and_alarm_of_one_turn_are_one_record() {
     let awake = with_table(&engine, class);
     let before = engine.stats().log.records;
     awake.run("INSERT INTO t(b) VALUES (7)");
-    awake.object.lock().put(b"key", b"value");
+    awake.object.lock().put(b"key", b"value").unwrap();
     awake.run("INSERT INTO t(b) VALUES (8)");
     awake.object.lock().set_alarm(Alarm {
         due_ms: 1_700_000_000_001,
@@ -40,7 +40,10 @@ fn tables_keys_and_alarm_of_one_turn_are_one_record() {
     let (engine, class) = open(&fs).unwrap();
     let awake = wake(&engine, class, 1);
     assert_eq!(awake.number("SELECT sum(b) FROM t"), 15);
-    assert_eq!(awake.object.lock().get(b"key"), Some(&b"value"[..]));
+    assert_eq!(
+        awake.object.lock().get(b"key").unwrap().as_deref(),
+        Some(&b"value"[..])
+    );
     assert_eq!(awake.object.lock().alarms()[0].due_ms, 1_700_000_000_001);
     awake.assert_whole();
 }
@@ -60,7 +63,7 @@ fn a_turn_that_only_reads_takes_no_record_and_one_that_only_puts_takes_one() {
         "an update of no row changes no page"
     );
     awake.run("UPDATE t SET b = 1");
-    awake.object.lock().put(b"key", b"value");
+    awake.object.lock().put(b"key", b"value").unwrap();
     awake.commit();
     assert_eq!(engine.stats().log.records, before + 1);
 }
@@ -82,10 +85,10 @@ fn a_rollback_takes_back_tables_keys_and_alarm_even_after_the_cache_has_spilled(
     let (_fs, engine, class) = set_up(4);
     let awake = with_table(&engine, class);
     awake.run("INSERT INTO t(b) VALUES (1)");
-    awake.object.lock().put(b"key", b"old");
+    awake.object.lock().put(b"key", b"old").unwrap();
     awake.commit();
     for rows in [1, 150] {
-        awake.object.lock().put(b"key", b"new");
+        awake.object.lock().put(b"key", b"new").unwrap();
         awake.object.lock().set_alarm(Alarm {
             due_ms: 5,
             ..Alarm::default()
@@ -94,7 +97,10 @@ fn a_rollback_takes_back_tables_keys_and_alarm_even_after_the_cache_has_spilled(
         awake.fill(rows, 1000);
         awake.database.rollback();
         assert_eq!(awake.number("SELECT count(*) FROM t"), 1);
-        assert_eq!(awake.object.lock().get(b"key"), Some(&b"old"[..]));
+        assert_eq!(
+            awake.object.lock().get(b"key").unwrap().as_deref(),
+            Some(&b"old"[..])
+        );
         assert!(awake.object.lock().alarms().is_empty());
         awake.assert_whole();
     }
@@ -126,14 +132,14 @@ fn a_nested_transaction_that_fails_leaves_what_was_before_it() {
     // Spilled before and after the savepoint, so that both kinds of undo meet the same pages.
     awake.run("PRAGMA cache_size = 5");
     awake.fill(50, 1000);
-    awake.object.lock().put(b"outer", b"1");
+    awake.object.lock().put(b"outer", b"1").unwrap();
     let failed: Result<(), Error> = awake.database.transaction(|database| {
         database.exec("UPDATE t SET b = 99, a = randomblob(900)", &[])?;
-        awake.object.lock().put(b"inner", b"1");
-        awake.object.lock().delete(b"outer");
+        awake.object.lock().put(b"inner", b"1").unwrap();
+        awake.object.lock().delete(b"outer").unwrap();
         database.transaction(|database| {
             database.exec("DELETE FROM t", &[])?;
-            awake.object.lock().put(b"innermost", b"1");
+            awake.object.lock().put(b"innermost", b"1").unwrap();
             Ok::<_, Error>(())
         })?;
         assert_eq!(database.exec("SELECT 1 FROM t", &[])?.len(), 0);
@@ -141,7 +147,7 @@ fn a_nested_transaction_that_fails_leaves_what_was_before_it() {
     });
     assert!(failed.is_err());
     let kept: Result<(), Error> = awake.database.transaction(|database| {
-        awake.object.lock().put(b"kept", b"1");
+        awake.object.lock().put(b"kept", b"1").unwrap();
         database.exec("INSERT INTO t(b) VALUES (1)", &[]).map(drop)
     });
     kept.unwrap();
@@ -160,7 +166,7 @@ fn a_nested_transaction_that_fails_leaves_what_was_before_it() {
         let object = awake.object.lock();
         object
             .list(&dovehouse_engine::List::all())
-            .map(|(key, _)| key.to_vec())
+            .map(|listed| listed.unwrap().0.into_owned())
             .collect()
     };
     assert_eq!(keys, [b"kept".to_vec(), b"outer".to_vec()]);
@@ -173,7 +179,7 @@ fn a_constraint_that_fails_undoes_its_statement_only() {
     let awake = with_table(&engine, class);
     awake.run("CREATE UNIQUE INDEX one ON t(b)");
     awake.run("INSERT INTO t(b) VALUES (1)");
-    awake.object.lock().put(b"key", b"value");
+    awake.object.lock().put(b"key", b"value").unwrap();
     let error = awake
         .database
         .exec("INSERT INTO t(b) VALUES (2), (1)", &[])
@@ -181,7 +187,10 @@ fn a_constraint_that_fails_undoes_its_statement_only() {
     assert!(error.to_string().contains("UNIQUE"), "{error}");
     awake.commit();
     assert_eq!(awake.number("SELECT count(*) FROM t"), 1);
-    assert_eq!(awake.object.lock().get(b"key"), Some(&b"value"[..]));
+    assert_eq!(
+        awake.object.lock().get(b"key").unwrap().as_deref(),
+        Some(&b"value"[..])
+    );
 }
 
 #[test]
@@ -190,19 +199,19 @@ fn a_commit_that_sqlite_refuses_undoes_the_whole_turn() {
     let awake = with_table(&engine, class);
     awake.run("CREATE TABLE child(parent REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED)");
     awake.commit();
-    awake.object.lock().put(b"key", b"value");
+    awake.object.lock().put(b"key", b"value").unwrap();
     awake.run("INSERT INTO child VALUES (42)");
     let error = awake.database.commit().unwrap_err();
     assert!(error.to_string().contains("FOREIGN KEY"), "{error}");
     assert_eq!(awake.number("SELECT count(*) FROM child"), 0);
-    assert_eq!(awake.object.lock().get(b"key"), None);
+    assert_eq!(awake.object.lock().get(b"key").unwrap().as_deref(), None);
     awake.run("INSERT INTO t(id) VALUES (42); INSERT INTO child VALUES (42)");
     awake.commit();
     awake.assert_whole();
 }
 
 #[test]
-fn a_state_beyond_the_limit_or_the_disk_is_refused_by_name_and_the_old_one_stays() {
+fn a_state_beyond_its_quota_or_the_disk_is_refused_by_name_and_the_old_one_stays() {
     for full in [false, true] {
         let (fs, engine, class) = set_up(9);
         let awake = with_table(&engine, class);
@@ -210,9 +219,15 @@ fn a_state_beyond_the_limit_or_the_disk_is_refused_by_name_and_the_old_one_stays
         awake.commit();
         if full {
             fs.set_capacity(Some(0));
+        } else {
+            let quota = Quota {
+                object_bytes: Some(1 << 20),
+                ..Quota::default()
+            };
+            engine.set_quota(class, quota);
         }
         let refused = loop {
-            awake.object.lock().put(b"key", b"value");
+            awake.object.lock().put(b"key", b"value").unwrap();
             if full {
                 awake.run("DELETE FROM t WHERE length(a) > 1");
             }
@@ -223,13 +238,14 @@ fn a_state_beyond_the_limit_or_the_disk_is_refused_by_name_and_the_old_one_stays
             }
         };
         match &refused {
-            Error::Engine(EngineError::TooBig { .. }) => assert!(!full),
+            Error::Engine(EngineError::Quota { .. }) => assert!(!full),
             Error::Engine(EngineError::Log(LogError::Full { .. })) => assert!(full),
             other => panic!("{other}"),
         }
         let count = awake.number("SELECT count(*) FROM t");
         awake.assert_whole();
         fs.set_capacity(None);
+        engine.set_quota(class, Quota::default());
         awake.run("INSERT INTO t(b) VALUES (2)");
         awake.commit();
         drop(awake);

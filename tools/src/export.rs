@@ -22,11 +22,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
     let object = store::load(&engine, &arguments.object)?;
-    Database::export(&object, &arguments.output)?;
+    let unreadable = Database::export(&object, &arguments.output)?;
     let bytes = u64::from(object.page_count()) * dovehouse_engine::PAGE_BYTES as u64;
-    Ok(output::print(format!(
-        "{} bytes in {}",
-        bytes,
-        arguments.output.display()
-    ))?)
+    output::print(format!("{} bytes in {}", bytes, arguments.output.display()))?;
+    for (number, error) in &unreadable {
+        output::print(format!("page {number} is zeros there: {error}"))?;
+    }
+    match unreadable.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::damage_reported()),
+    }
 }

@@ -31,18 +31,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let object = store::load(&engine, &arguments.object)?;
     if let Some(key) = &arguments.key {
         let absent = || Failure::new(FAILURE, format!("the object has no key {key}"));
-        let value = object.get(key.as_bytes()).ok_or_else(absent)?;
-        return Ok(std::io::stdout().write_all(value)?);
+        let value = object.get(key.as_bytes())?.ok_or_else(absent)?;
+        return Ok(std::io::stdout().write_all(&value)?);
     }
-    let entries = object.list(&List::prefix(arguments.prefix.as_bytes()));
+    // What cannot be read is told at the end; the rest is worth having.
+    let mut damage = Vec::new();
+    let listed = object.list(&List::prefix(arguments.prefix.as_bytes()));
+    let entries =
+        listed.filter_map(|listed| listed.map_err(|error| damage.push(error.to_string())).ok());
     if arguments.json {
-        let entry = |(key, value)| json!({ "key": output::hex(key), "value": output::hex(value) });
-        let entries: Vec<_> = entries.map(entry).collect();
-        return Ok(output::json(&json!({ "schema": 1, "entries": entries }))?);
+        let entries: Vec<_> = entries
+            .map(|(key, value)| json!({ "key": output::hex(&key), "value": output::hex(&value) }))
+            .collect();
+        output::json(&json!({ "schema": 1, "entries": entries, "damage": damage }))?;
+    } else {
+        let mut table = output::table(&["KEY", "VALUE"], &[]);
+        for (key, value) in entries {
+            table.add_row([output::readable(&key), output::readable(&value)]);
+        }
+        output::print_table(&table)?;
+        damage.iter().try_for_each(output::print)?;
     }
-    let mut table = output::table(&["KEY", "VALUE"], &[]);
-    for (key, value) in entries {
-        table.add_row([output::readable(key), output::readable(value)]);
+    match damage.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::damage_reported()),
     }
-    Ok(output::print_table(&table)?)
 }

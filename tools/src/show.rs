@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let info = store::find(&engine, &arguments.object)?;
     let object = engine.wake(info.entry.class, info.id)?;
     // The image may be older than the object; what is awake is not.
-    let keys = object.list(&List::all()).count();
+    let keys = object.list(&List::all()).filter(Result::is_ok).count();
     if arguments.json {
         let mut document = ls::describe(&engine, &info);
         document["schema"] = json!(1);

@@ -48,8 +48,8 @@ impl Store {
         let rooms = engine.class("Room").unwrap();
         let lobby: SharedObject = Arc::new(engine.wake(rooms, id(0xA1)).unwrap().into());
         lobby.lock().set_name("lobby");
-        lobby.lock().put(b"topic", b"doves");
-        lobby.lock().put(b"binary", &[0, 255]);
+        lobby.lock().put(b"topic", b"doves").unwrap();
+        lobby.lock().put(b"binary", &[0, 255]).unwrap();
         lobby.lock().set_alarm(Alarm {
             due_ms: 1_800_000_000_000,
             ..Alarm::default()
@@ -62,14 +62,14 @@ impl Store {
             .exec("INSERT INTO bird VALUES ('dove', 2), ('kiwi', NULL)", &[])
             .unwrap();
         database.commit().unwrap().unwrap().wait().unwrap();
-        lobby.lock().put(b"topic", b"pigeons");
+        lobby.lock().put(b"topic", b"pigeons").unwrap();
         database.commit().unwrap().unwrap().wait().unwrap();
-        lobby.lock().put(b"topic", b"doves");
+        lobby.lock().put(b"topic", b"doves").unwrap();
         database.commit().unwrap().unwrap().wait().unwrap();
         let notes = engine.class_of("tenant", "Note").unwrap();
         for number in [0xB1, 0xB2] {
             let mut note = engine.wake(notes, id(number)).unwrap();
-            note.put(b"text", b"remember");
+            note.put(b"text", b"remember").unwrap();
             note.commit().unwrap().unwrap().wait().unwrap();
             if number == 0xB2 {
                 note.clear(false);
@@ -342,7 +342,7 @@ fn compact_shows_what_it_would_do_and_then_gives_the_space_back() {
     for number in 0..240 {
         let mut object = engine.wake(class, id(number)).unwrap();
         let value: Vec<u8> = (0..20_000).map(|_| rng.u8(..)).collect();
-        object.put(b"value", &value);
+        object.put(b"value", &value).unwrap();
         object.commit().unwrap();
         if number % 10 > 0 {
             object.clear(false);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::hole::Hole;
 use crate::lsn::{Lsn, Position};
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 use crate::recovery::Opening;
 use crate::segment::{BLOCK_BYTES, Role, SegmentHeader};
 use crate::superblock::TableState;
@@ -134,6 +134,10 @@ impl Chain {
         let file = pool.open_file(file_number, write)?;
         if let TableState::Sealed { life, end } = state {
             self.segno_max = self.segno_max.max(life.segno);
+            let end = match life.role {
+                Role::Blob => self.end_of_blob(&*file, life, end),
+                Role::Log | Role::Pack => end,
+            };
             pool.add_segment(file_number, file, life, end);
             return Ok(());
         }
@@ -176,6 +180,23 @@ impl Chain {
             _ => pool.add_dead(file_number, start),
         }
         Ok(())
+    }
+
+    /// Blob segments are written on after the checkpoint that named them. What commits name was durable
+    /// before them; a batch that is torn was named by none.
+    fn end_of_blob(&self, file: &dyn File, life: pool::Life, checkpointed: u32) -> u32 {
+        let mut lsn = Lsn::new(life.segno, checkpointed);
+        loop {
+            let expected = Expected {
+                lsn,
+                salt: life.salt,
+                number_min: 1,
+            };
+            match Batch::read(file, self.segment_bytes, expected) {
+                Ok(Some(batch)) => lsn = batch.end(BLOCK_BYTES),
+                Ok(None) | Err(_) => return lsn.offset(),
+            }
+        }
     }
 
     /// The next batch that a later one proves, reading on as needed. `None` at the end of the log.

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod batches;
 pub mod bytes;
 mod chain;
 mod committer;
@@ -36,9 +37,10 @@ mod ticket;
 pub use batch::{
     Batch, BatchHeader, FLAG_ENCRYPTED, FLAG_SKIPPABLE, FRAME_BYTES, HEADER_BYTES, RecordView,
 };
+pub use batches::Batches;
 pub use error::{Error, Result};
 pub use hole::{Hole, Remains};
-pub use log::{Batches, Ledger, Log, OwnedRecord, Placed, Record};
+pub use log::{Ledger, Log, OwnedRecord, Placed, Record};
 pub use lsn::{DurableLsn, Lsn, Position};
 pub use options::{Drive, LogOptions};
 pub use pack::Pack;

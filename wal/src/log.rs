@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use crate::batch::{
-    Batch, Expected, FRAME_BYTES, Frame, RecordView, align, decode_record, first_lsn,
-};
+use crate::batch::{FRAME_BYTES, Frame, RecordView, decode_record};
 use crate::committer::{Job, Layout, Pending, Step, raise_priority};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, LockGuard};
@@ -282,8 +280,11 @@ impl<L: Ledger> Log<L> {
 
     /// Gives what is queued its place without writing it: the next [`Log::commit_queued`], or a wait,
     /// writes it. For tests of what may happen in between, with [`Drive::Caller`].
+    /// Does nothing in a log with a thread of its own.
     pub fn lay_out_queued(&self) {
-        self.inner.lay_out_queued();
+        if self.inner.drive == Drive::Caller {
+            self.inner.lay_out_queued();
+        }
     }
 
     /// Where the next batch will be laid out. Everything before it is in the ledger.
@@ -435,14 +436,20 @@ impl<L: Ledger> Log<L> {
         }
     }
 
-    /// The durable batches of a segment in order, from the one at `from` (an offset) on.
-    pub fn batches(&self, segment: &Arc<Segment>, from: u32) -> Batches {
-        Batches {
-            segment: segment.clone(),
-            segment_bytes: self.inner.segment_bytes,
-            align: align(self.inner.teeth),
-            next: Lsn::new(segment.segno, from.max(first_lsn(0).offset())),
+    /// Reads bytes as they lie somewhere, for content that has a checksum of its own. `None` if the segment
+    /// is no longer part of the store.
+    pub fn read_bytes(&self, lsn: Lsn, bytes: &mut [u8]) -> Result<Option<()>> {
+        let Some(segment) = self.segment(lsn.segno()) else {
+            return Ok(None);
+        };
+        let offset = u64::from(lsn.offset());
+        if offset + bytes.len() as u64 > self.inner.segment_bytes {
+            let why = "what should lie there leads out of the segment";
+            return Err(Error::corrupt(&segment.path, offset, why));
         }
+        let read = segment.file.read_exact_at(bytes, offset);
+        read.map_err(|error| Error::io("read", &segment.path, error))?;
+        Ok(Some(()))
     }
 
     /// Counters and sizes.
@@ -544,50 +551,5 @@ impl RecordView<'_> {
             link,
             body: body.to_vec(),
         }
-    }
-}
-
-/// The batches of a segment; see [`Log::batches`].
-#[derive(Debug)]
-pub struct Batches {
-    segment: Arc<Segment>,
-    segment_bytes: u64,
-    align: u64,
-    next: Lsn,
-}
-
-impl Batches {
-    /// Where the next batch starts.
-    pub fn position(&self) -> Lsn {
-        self.next
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Result<Batch>;
-
-    fn next(&mut self) -> Option<Result<Batch>> {
-        if self.next.offset() >= self.segment.end() {
-            return None;
-        }
-        let expected = Expected {
-            lsn: self.next,
-            salt: self.segment.salt,
-            number_min: 1,
-        };
-        let path = &self.segment.path;
-        let error = match Batch::read(&*self.segment.file, self.segment_bytes, expected) {
-            Ok(Some(batch)) => {
-                self.next = batch.end(self.align);
-                return Some(Ok(batch));
-            }
-            Ok(None) => {
-                Error::corrupt(path, u64::from(self.next.offset()), "a batch is unreadable")
-            }
-            Err(error) => Error::io("read", path, error),
-        };
-        // What lies behind a bad batch cannot be found by way of it.
-        self.next = Lsn::new(self.next.segno(), self.segment.end());
-        Some(Err(error))
     }
 }

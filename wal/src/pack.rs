@@ -1,10 +1,14 @@
-//! Packs: segments that are written beside the log, for records that compaction moves.
+//! Packs: segments that are written beside the log, for records that compaction moves, and for large
+//! payloads that are written before the commit that names them ([`Role::Blob`]).
 //!
 //! A pack looks like a segment of the log, with a header of its own role and batches of records, but
 //! nothing follows it and it follows nothing. It counts from the checkpoint on that names it; until
 //! then a crash makes its file free again. So a record may be said to lie in a pack only after
 //! 1. [`Pack::flush`] made it durable, and
 //! 2. a checkpoint named the pack with an end behind it.
+//!
+//! A blob segment is used while it is being filled: for it the second is that a checkpoint named it at
+//! all. At the next open its end is found by reading on from the one that the checkpoint saw.
 
 use std::sync::Arc;
 
@@ -47,17 +51,32 @@ impl<L: Ledger> Log<L> {
     /// Begins a pack, in a free segment file if one can be spared, else in a new one.
     pub fn begin_pack(&self) -> Result<Pack> {
         self.writable()?;
+        if !self.inner.room.segment_for_pack() {
+            self.inner.grow()?;
+        }
+        self.begin_beside(Role::Pack)
+    }
+
+    /// Begins a segment for large payloads, which leaves the reserve alone: with nothing but that left,
+    /// a new file is made.
+    pub fn begin_blob(&self) -> Result<Pack> {
+        self.writable()?;
         let inner = &self.inner;
-        if !inner.room.segment_for_pack() {
+        if !inner.room.segment_for_growth(inner.pool.used_count()) {
             inner.grow()?;
         }
+        self.begin_beside(Role::Blob)
+    }
+
+    fn begin_beside(&self, role: Role) -> Result<Pack> {
+        let inner = &self.inner;
         let segno = {
             let mut layout = inner.layout.lock();
             layout.segno_max += 1;
             layout.segno_max
         };
         let header = SegmentHeader {
-            role: Role::Pack,
+            role,
             store_id: inner.store_id,
             segno,
             salt: inner.fs.random_u64(),

@@ -155,6 +155,12 @@ impl Room {
         self.left() >= usable + usable / 4
     }
 
+    /// Takes a free file out of what can be promised, for payloads that let the store grow.
+    pub(crate) fn segment_for_growth(&self, used_segments: usize) -> bool {
+        let reserve = Claim::Growth.leaves(used_segments);
+        self.take_segment(reserve * self.usable(self.segment_bytes - BLOCK_BYTES))
+    }
+
     /// Takes a free file out of what can be promised, if another one stays.
     pub(crate) fn spare_segment(&self) -> bool {
         self.take_segment(self.usable(self.segment_bytes - BLOCK_BYTES))

@@ -31,7 +31,7 @@ pub enum Role {
     Log = 1,
     /// Records moved by compaction, beside the log.
     Pack = 2,
-    /// Large payloads, written before the record that names them (reserved).
+    /// Large payloads, written before the record that names them.
     Blob = 3,
 }
 

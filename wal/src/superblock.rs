@@ -288,6 +288,7 @@ impl SuperFile {
 
 const SEALED: u8 = 2;
 const PACK: u8 = 3;
+const BLOB: u8 = 4;
 
 fn encode_manifest(table: &[TableEntry], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -299,10 +300,10 @@ fn encode_manifest(table: &[TableEntry], payload: &[u8]) -> Vec<u8> {
             TableState::Free => bytes.push(0),
             TableState::Log => bytes.push(1),
             TableState::Sealed { life, end } => {
-                bytes.push(if life.role == Role::Pack {
-                    PACK
-                } else {
-                    SEALED
+                bytes.push(match life.role {
+                    Role::Log => SEALED,
+                    Role::Pack => PACK,
+                    Role::Blob => BLOB,
                 });
                 bytes.put_u32(life.segno);
                 bytes.put_u64(life.salt);
@@ -321,11 +322,15 @@ fn decode_manifest(reader: &mut Reader<'_>) -> Option<(Vec<TableEntry>, Vec<u8>)
         let state = match reader.u8()? {
             0 => TableState::Free,
             1 => TableState::Log,
-            state @ (SEALED | PACK) => TableState::Sealed {
+            state @ (SEALED | PACK | BLOB) => TableState::Sealed {
                 life: Life {
                     segno: reader.u32()?,
                     salt: reader.u64()?,
-                    role: if state == PACK { Role::Pack } else { Role::Log },
+                    role: match state {
+                        PACK => Role::Pack,
+                        BLOB => Role::Blob,
+                        _ => Role::Log,
+                    },
                 },
                 end: reader.u32()?,
             },

@@ -27,6 +27,12 @@ pub enum Flaw {
     NoReserve,
     /// I10: a class's old dictionary is removed when it gets a new one.
     DropOldDictionary,
+    /// A checkpoint copies the leaves of big objects before what was written after them.
+    CopyLeavesFirst,
+    /// Segments with blocks of an open transaction are judged by what the index says of them.
+    ForgetHolds,
+    /// A commit names blocks in a segment that no checkpoint has named.
+    UnnamedBlob,
     /// Recovery serves its tail without writing it again.
     NoRelog,
 }

@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod harness;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,9 +39,13 @@ impl Model {
     pub(crate) fn of(object: &Object) -> Model {
         let kv = object
             .list(&List::all())
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .map(|listed| {
+                let (key, value) = listed.unwrap();
+                (key.into_owned(), value.into_owned())
+            })
             .collect();
-        let pages = (1..=object.page_count()).map(|number| object.page(number).map(<[u8]>::to_vec));
+        let page = |number| object.page(number).unwrap().map(|page| page.to_vec());
+        let pages = (1..=object.page_count()).map(page);
         let alarms = object
             .alarms()
             .iter()
@@ -77,23 +83,27 @@ pub(crate) fn change(object: &mut Object, model: &mut Model, rng: &mut fastrand:
             let key = vec![b'k', rng.u8(0..12)];
             let mut value = vec![0; rng.usize(0..60)];
             rng.fill(&mut value);
-            object.put(&key, &value);
+            object.put(&key, &value).unwrap();
             model.kv.insert(key, value);
         }
         6..8 => {
             let key = vec![b'k', rng.u8(0..12)];
-            assert_eq!(object.delete(&key), model.kv.remove(&key).is_some());
+            assert_eq!(
+                object.delete(&key).unwrap(),
+                model.kv.remove(&key).is_some()
+            );
         }
         8..12 => {
             let number = rng.u32(1..=2);
             let mut page = object
                 .page(number)
-                .map_or_else(|| vec![0; PAGE_BYTES], <[u8]>::to_vec);
+                .unwrap()
+                .map_or_else(|| vec![0; PAGE_BYTES], |page| page.to_vec());
             for _ in 0..rng.usize(1..5) {
                 let at = rng.usize(0..PAGE_BYTES);
                 page[at] = rng.u8(..);
             }
-            object.write_page(number, &page);
+            object.write_page(number, &page).unwrap();
             let count = model.pages.len().max(number as usize);
             model.pages.resize(count, None);
             model.pages[number as usize - 1] = page.iter().any(|byte| *byte != 0).then_some(page);
@@ -180,11 +190,11 @@ pub(crate) fn commit(object: &mut Object) {
 
 pub(crate) fn put(engine: &Engine, class: ClassId, number: u8, value: &[u8]) {
     let mut object = engine.wake(class, id(number)).unwrap();
-    object.put(b"value", value);
+    object.put(b"value", value).unwrap();
     commit(&mut object);
 }
 
 pub(crate) fn value(engine: &Engine, class: ClassId, number: u8) -> Result<Option<Vec<u8>>, Error> {
     let object = engine.wake(class, id(number))?;
-    Ok(object.get(b"value").map(<[u8]>::to_vec))
+    Ok(object.get(b"value")?.map(|value| value.into_owned()))
 }

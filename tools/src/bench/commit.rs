@@ -121,7 +121,7 @@ fn serve(
             let since = Instant::now();
             let mut value = [b'v'; VALUE_BYTES];
             value[..8].copy_from_slice(&round.to_le_bytes());
-            client.object.put(KEY, &value);
+            client.object.put(KEY, &value).expect("room");
             let ticket = client.object.commit()?.expect("the value is new");
             client.under_way = Some((ticket, since));
         }

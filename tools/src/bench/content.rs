@@ -34,7 +34,7 @@ pub(super) fn fill(object: &mut Object, kind: Kind, seed: u64, number: u64) {
             }
             _ => document(&mut rng, number, ENTRY_BYTES - key.len()),
         };
-        object.put(key.as_bytes(), &value);
+        object.put(key.as_bytes(), &value).expect("room");
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
             // With its frame and its header this is a record of the size that is asked for.
             let mut value = [0; RECORD_BYTES as usize - 37];
             rng.fill(&mut value);
-            object.put(b"entry:00", &value);
+            object.put(b"entry:00", &value).expect("room");
             last = object.commit()?;
         }
     }

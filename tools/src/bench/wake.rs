@@ -35,7 +35,7 @@ fn warm(run: &mut Run, engine: &Engine, class: ClassId) -> Result<(), Failure> {
         let since = Instant::now();
         let object = engine.wake(class, id)?;
         assert!(
-            object.get(b"entry:00").is_some(),
+            object.get(b"entry:00")?.is_some(),
             "every object has this key"
         );
         record(&mut latency, since.elapsed());
@@ -77,7 +77,7 @@ fn cold(run: &mut Run, engine: &Engine, class: ClassId) -> Result<(), Failure> {
         let since = Instant::now();
         let object = engine.wake(class, id)?;
         assert!(
-            object.get(b"entry:00").is_some(),
+            object.get(b"entry:00")?.is_some(),
             "every object has this key"
         );
         record(&mut wakes, since.elapsed());
