@@ -5,6 +5,7 @@
 //! machine, and what was measured. Fields that a bench does not measure are not there.
 
 mod alarms;
+mod big;
 mod commit;
 mod compact;
 mod content;
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// How many clients commit, each waiting for its own
     #[arg(long)]
     clients: Option<usize>,
-    /// How many objects there are
+    /// How many objects there are; for `big`, how many pages the one object has
     #[arg(long)]
     objects: Option<u64>,
     /// How long to measure
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// directory for temporary files, removed afterwards
     #[arg(long)]
     data: Option<PathBuf>,
+    /// What `big` runs in a process of its own, to kill it
+    #[arg(long, hide = true, requires = "data")]
+    until_killed: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -66,6 +70,8 @@ enum Bench {
     Compact,
     /// Arming alarms and finding those that are due
     Alarms,
+    /// One object of 10 GiB of pages and one of 10 million keys: loads, commits, reads, a kill, and erasing
+    Big,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -101,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Recover => (1, 1_000_000, 0),
         Bench::Compact => (16, 1_000_000, 20),
         Bench::Alarms => (1, 1_000_000, 0),
+        Bench::Big => (1, 2_621_440, 10),
     };
     let temporary = match arguments.data {
         Some(_) => None,
@@ -114,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             .path()
             .join("store"),
     };
-    if dir.exists() {
+    if dir.exists() && !arguments.until_killed {
         let message = format!(
             "{} is there already; a bench makes a store of its own",
             dir.display()
@@ -131,7 +138,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         found: Map::new(),
         _temporary: temporary,
     };
+    if arguments.until_killed {
+        return big::until_killed(&run);
+    }
     match arguments.bench {
+        Bench::Big => big::run(&mut run),
         Bench::Commit => commit::run(&mut run),
         Bench::Wake => wake::run(&mut run),
         Bench::Footprint => footprint::run(&mut run),
