@@ -3,9 +3,11 @@
 //! crashes at every I/O in between.
 
 use std::borrow::Cow;
+use std::path::Path;
 
+use dovehouse_engine::wal::fs::Fs;
 use dovehouse_engine::wal::sim::{SimFs, first_failure, for_each_seed};
-use dovehouse_engine::{Builder, Error, Flaw, List, Object, PAGE_BYTES, Teeth};
+use dovehouse_engine::{Builder, Error, Flaw, List, Object, PAGE_BYTES, Quota, Teeth};
 
 mod common;
 
@@ -211,5 +213,163 @@ fn every_planted_flaw_is_found() {
         let found = first_failure(0..400, |seed| run(SUITE, seed, Teeth::plant(flaw)));
         println!("{flaw:?}: {found:?}");
         assert!(found.is_some(), "{flaw:?} went unnoticed");
+    }
+}
+
+fn big_page(number: u32) -> Vec<u8> {
+    let mut page = vec![0; PAGE_BYTES];
+    fastrand::Rng::with_seed(u64::from(number)).fill(&mut page);
+    page
+}
+
+/// Changes a bit of the only place in the store's segments that has these bytes.
+fn rot(fs: &SimFs, wanted: &[u8]) {
+    let mut found = 0;
+    for name in fs.list(Path::new("store")).unwrap() {
+        let path = Path::new("store").join(&name);
+        let content = fs.content(&path).unwrap();
+        let mut windows = content.windows(wanted.len());
+        if name.starts_with("segment-")
+            && let Some(at) = windows.position(|window| window == wanted)
+        {
+            fs.rot(&path, at as u64, |byte| *byte ^= 1);
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1, "random bytes are stored as they are, once");
+}
+
+fn big_value(number: u32) -> Vec<u8> {
+    let mut value = vec![0; 60];
+    fastrand::Rng::with_seed(u64::from(number) << 32).fill(&mut value);
+    value
+}
+
+#[test]
+fn damage_to_one_block_costs_its_readers_an_error_and_nobody_else() {
+    let fs = SimFs::new(3);
+    let engine = builder(&fs, Teeth::default()).open().unwrap();
+    let class = engine.class("Test").unwrap();
+    let mut object = engine.wake(class, id(1)).unwrap();
+    for number in 1..=40 {
+        object.write_page(number, &big_page(number)).unwrap();
+    }
+    for number in 0..2000_u32 {
+        object
+            .put(&number.to_be_bytes(), &big_value(number))
+            .unwrap();
+    }
+    common::commit(&mut object);
+    drop(object);
+    engine.close().unwrap();
+    drop(engine);
+    rot(&fs, &big_page(7)[100..200]);
+    rot(&fs, &big_value(1000));
+
+    let engine = builder(&fs, Teeth::default()).open().unwrap();
+    let object = engine.wake(class, id(1)).unwrap();
+    for number in 1..=40 {
+        match object.page(number) {
+            Ok(page) => assert_eq!(page.as_deref(), Some(&big_page(number)[..])),
+            Err(error) => assert!(error.to_string().contains("page 7 of slot"), "{error}"),
+        }
+    }
+    assert!(object.page(7).is_err() && object.get(&1000_u32.to_be_bytes()).is_err());
+    let lists = [List::all(), List::all().reverse()];
+    let [forwards, mut backwards] = lists.map(|list| -> Vec<_> {
+        let listed = object.list(&list);
+        listed
+            .map(|listed| listed.ok().map(|(key, _)| key.into_owned()))
+            .collect()
+    });
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    assert_eq!(forwards.iter().filter(|key| key.is_none()).count(), 1);
+    let read = forwards.iter().flatten().count();
+    assert!(
+        (1900..2000).contains(&read),
+        "one node of keys is lost, not {read} of 2,000"
+    );
+    // What can be read can be changed, and moved.
+    drop(object);
+    let mut object = engine.wake(class, id(1)).unwrap();
+    object.put(&0_u32.to_be_bytes(), b"changed").unwrap();
+    object.write_page(7, &big_page(77)).unwrap();
+    common::commit(&mut object);
+    drop(object);
+    engine.compact().unwrap();
+    let object = engine.wake(class, id(1)).unwrap();
+    assert_eq!(object.page(7).unwrap().as_deref(), Some(&big_page(77)[..]));
+    let first = object.get(&0_u32.to_be_bytes()).unwrap();
+    assert_eq!(first.as_deref(), Some(&b"changed"[..]));
+}
+
+#[test]
+fn a_transaction_beyond_its_limit_is_refused_and_leaves_nothing() {
+    let fs = SimFs::new(5);
+    let engine = builder(&fs, Teeth::default()).open().unwrap();
+    let class = engine.class("Test").unwrap();
+    let quota = Quota {
+        transaction_bytes: Some(300 << 10),
+        ..Quota::default()
+    };
+    engine.set_quota(class, quota);
+    let mut object = engine.wake(class, id(1)).unwrap();
+    object.put(b"kept", b"value").unwrap();
+    common::commit(&mut object);
+    let refused = (1..1500).find_map(|number| object.write_page(number, &big_page(number)).err());
+    let error = refused.expect("it is too much");
+    assert!(
+        matches!(error, Error::Quota { limit: 307_200, .. }),
+        "{error}"
+    );
+    object.rollback();
+    assert_eq!(object.page_count(), 0);
+    assert!(!object.is_big());
+    object.put(b"more", b"value").unwrap();
+    common::commit(&mut object);
+    assert_eq!(object.list(&List::all()).count(), 2);
+    drop(object);
+    engine.compact().unwrap();
+    let segments = engine.stats().segments;
+    let live = segments.iter().map(|segment| segment.live_bytes);
+    assert!(live.sum::<u64>() < 4096, "what was staged is dead");
+}
+
+#[test]
+fn erasing_a_big_object_is_one_small_record_and_its_space_comes_back() {
+    let fs = SimFs::new(6);
+    let engine = builder(&fs, Teeth::default()).open().unwrap();
+    let class = engine.class("Test").unwrap();
+    for round in 0..3 {
+        let mut object = engine.wake(class, id(1)).unwrap();
+        for number in 1..=600 {
+            object.write_page(number, &big_page(number)).unwrap();
+        }
+        common::commit(&mut object);
+        drop(object);
+        engine.compact().unwrap();
+        let files = engine.stats().log.segment_files;
+        assert!(files > 18, "{files} files of 128 KiB hold 600 pages");
+        let mut object = engine.wake(class, id(1)).unwrap();
+        object.clear(false);
+        let before = engine.stats().log.record_bytes;
+        common::commit(&mut object);
+        let erase = engine.stats().log.record_bytes - before;
+        assert!(erase < 200, "{erase} bytes");
+        drop(object);
+        engine.compact().unwrap();
+        engine.compact().unwrap();
+        let stats = engine.stats();
+        assert!(
+            stats.log.segment_files < 12,
+            "round {round}: {} files for nothing",
+            stats.log.segment_files
+        );
+        assert!(
+            stats.slots < 12,
+            "{} slots: leaves give theirs back",
+            stats.slots
+        );
     }
 }
