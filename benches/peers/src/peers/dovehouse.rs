@@ -42,23 +42,26 @@ impl Peer for Dovehouse {
     }
 
     fn read(&self, id: &Id, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        Ok(append(&self.wake(id)?, key, out))
+        append(&self.wake(id)?, key, out)
     }
 
     fn read_all(&self, id: &Id, out: &mut Vec<u8>) -> Result<usize> {
         let object = self.wake(id)?;
-        let append = |(key, value): (&[u8], &[u8])| {
-            out.extend_from_slice(key);
-            out.extend_from_slice(value);
-        };
-        Ok(object.list(&List::all()).map(append).count())
+        let mut count = 0;
+        for listed in object.list(&List::all()) {
+            let (key, value) = listed?;
+            out.extend_from_slice(&key);
+            out.extend_from_slice(&value);
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn awake(&self, ids: &[Id]) -> Result<Option<Awake<'_>>> {
         let objects = ids.iter().map(|id| self.wake(id));
         let objects: Vec<Object> = objects.collect::<Result<_>>()?;
         Ok(Some(Box::new(move |number, key, out| {
-            Ok(append(&objects[number], key, out))
+            append(&objects[number], key, out)
         })))
     }
 
@@ -83,10 +86,10 @@ impl Peer for Dovehouse {
     }
 }
 
-fn append(object: &Object, key: &[u8], out: &mut Vec<u8>) -> bool {
-    let value = object.get(key);
-    out.extend_from_slice(value.unwrap_or_default());
-    value.is_some()
+fn append(object: &Object, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    let value = object.get(key)?;
+    out.extend_from_slice(value.as_deref().unwrap_or_default());
+    Ok(value.is_some())
 }
 
 /// Commits of one thread; they become durable in the order in which they were begun.
@@ -122,7 +125,7 @@ impl Session for Tickets<'_> {
 
 fn commit(object: &mut Object, puts: &[Put<'_>]) -> Result<Ticket> {
     for (key, value) in puts {
-        object.put(key, value);
+        object.put(key, value)?;
     }
     object.commit()?.context("nothing was changed")
 }

@@ -5,7 +5,7 @@ mod fjall;
 mod lmdb;
 mod redb;
 mod rocksdb;
-mod sqlite;
+pub mod sqlite;
 mod sqlite_files;
 mod sqlite_one;
 
@@ -14,6 +14,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::content::Id;
+
+pub use rocksdb::options as rocksdb_options;
 
 /// Memory for the cache of an engine that has one of its own: more than the data of a default run.
 const CACHE_BYTES: usize = 256 << 20;

@@ -33,7 +33,8 @@ impl Rocks {
     }
 }
 
-fn options() -> Options {
+/// How a store is opened.
+pub fn options() -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
     table.set_bloom_filter(FILTER_BITS, false);

@@ -1,5 +1,6 @@
 //! The workloads, and what they are run with.
 
+mod big;
 mod cold;
 mod commit;
 mod create;
@@ -33,6 +34,8 @@ pub enum Workload {
     Disk,
     /// Opening after a clean close and after a kill
     Reopen,
+    /// One map of a million keys
+    Big,
 }
 
 /// What the workloads are run with.
@@ -55,7 +58,11 @@ impl Run {
         if wants(Workload::Commit) {
             sections.push(commit::run(self)?);
         }
-        if workloads == [Workload::Commit] {
+        if wants(Workload::Big) {
+            sections.push(big::run(self)?);
+        }
+        let needs_none = |workload: &Workload| matches!(workload, Workload::Commit | Workload::Big);
+        if workloads.iter().all(needs_none) {
             return Ok(sections);
         }
         let rounds = if wants(Workload::Create) {
