@@ -3,6 +3,7 @@
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{Lsn, RecordView};
 
+use crate::big::{BlobStart, Carried, Leaf, decode_commit};
 use crate::codec::Stored;
 use crate::expire::decode_expire;
 use crate::group::decode_members;
@@ -46,6 +47,37 @@ pub enum Decoded {
         /// What changed, in order.
         operations: Vec<Change>,
     },
+    /// A big object whole (HEAD), or a commit of it (PAGES).
+    Commit {
+        /// The object and the commit.
+        header: Header,
+        /// Whether it is the whole object: the map leads to all blocks that are not here.
+        is_head: bool,
+        /// What it changes.
+        blocks: Vec<BlockPlace>,
+    },
+    /// Where blocks of a big object lie.
+    Leaf {
+        /// The leaf's own slot, and its version.
+        header: Header,
+        /// The object that it is a leaf of.
+        owner: Slot,
+        /// Which blocks it has: 0 pages, 1 keys and large values.
+        file: u8,
+        /// From 512 times this number on.
+        index: u32,
+        /// How many of them there are.
+        blocks: usize,
+    },
+    /// Blocks of a big object beside the log.
+    Blob {
+        /// The object.
+        owner: Slot,
+        /// The commit that names them; 0 if compaction has moved them.
+        seq: u64,
+        /// The blocks.
+        blocks: Vec<BlockPlace>,
+    },
     /// The object has no state from here on.
     Erase {
         /// The object and the commit.
@@ -71,6 +103,30 @@ pub enum Decoded {
     Other,
     /// The checksum holds, but the fields make no sense.
     Malformed,
+}
+
+/// A block of a big object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// 0 for a page, 1 for a node of the key tree or a part of a large value.
+    pub file: u8,
+    /// Its number, from 1.
+    pub number: u32,
+    /// Where it lies; [`Lsn::NONE`] if there is none any more.
+    pub lsn: Lsn,
+    /// What it takes there.
+    pub bytes: u32,
+}
+
+impl From<Carried> for BlockPlace {
+    fn from(carried: Carried) -> Self {
+        BlockPlace {
+            file: carried.id.file,
+            number: carried.id.number,
+            lsn: carried.place.lsn,
+            bytes: carried.place.bytes,
+        }
+    }
 }
 
 /// A version that compaction moved.
@@ -126,6 +182,9 @@ impl Decoded {
         let decoded = match Kind::from_u8(record.kind) {
             Some(Kind::Image) => image(reader),
             Some(Kind::Delta) => delta(reader),
+            Some(kind @ (Kind::Head | Kind::Pages)) => commit(record, kind),
+            Some(Kind::Leaf) => leaf(record),
+            Some(Kind::Blob) => blob(record),
             Some(Kind::Erase) => erase(reader),
             Some(Kind::Class) => class(reader),
             Some(Kind::Remap) => remap(reader),
@@ -174,6 +233,36 @@ fn change(operation: Operation<'_>) -> Change {
             bytes: change.body.len(),
         },
     }
+}
+
+fn commit(record: &RecordView<'_>, kind: Kind) -> Option<Decoded> {
+    let is_head = kind == Kind::Head;
+    let (header, _, items) = decode_commit(record.lsn, is_head, record.body)?;
+    Some(Decoded::Commit {
+        header,
+        is_head,
+        blocks: items.into_iter().map(BlockPlace::from).collect(),
+    })
+}
+
+fn leaf(record: &RecordView<'_>) -> Option<Decoded> {
+    let (header, leaf) = Leaf::decode(record.body)?;
+    Some(Decoded::Leaf {
+        header,
+        owner: leaf.tree.slot,
+        file: leaf.file,
+        index: leaf.index,
+        blocks: usize::from(leaf.used()),
+    })
+}
+
+fn blob(record: &RecordView<'_>) -> Option<Decoded> {
+    let (start, items) = BlobStart::decode(record.lsn, record.body)?;
+    Some(Decoded::Blob {
+        owner: start.tree.slot,
+        seq: start.seq,
+        blocks: items.into_iter().map(BlockPlace::from).collect(),
+    })
 }
 
 fn erase(mut reader: Reader<'_>) -> Option<Decoded> {

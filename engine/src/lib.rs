@@ -61,7 +61,7 @@ mod victims;
 pub use checkpoint::CheckpointReport;
 pub use classes::DEFAULT_TENANT;
 pub use compact::{CompactReport, SegmentUsage};
-pub use decode::{Change, Decoded, Relocation};
+pub use decode::{BlockPlace, Change, Decoded, Relocation};
 pub use dovehouse_wal as wal;
 pub use dovehouse_wal::{Flaw, Lsn, Teeth, Ticket, TicketState};
 pub use engine::{Due, Engine, LogView};

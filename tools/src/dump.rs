@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use dovehouse_engine::wal::{Batch, RecordView, Role, Segment};
-use dovehouse_engine::{Alarm, Change, Decoded, Engine, Header, ObjectId, Relocation, Slot};
+use dovehouse_engine::wal::{Batch, Lsn, RecordView, Role, Segment};
+use dovehouse_engine::{
+    Alarm, BlockPlace, Change, Decoded, Engine, Header, ObjectId, Relocation, Slot,
+};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -193,6 +195,37 @@ fn print_record(record: &RecordView<'_>) -> Result<(), Failure> {
                 output::print(format!("      {}", change(operation)))?;
             }
         }
+        Decoded::Commit {
+            header,
+            is_head,
+            blocks,
+        } => {
+            let kind = if is_head { "HEAD" } else { "PAGES" };
+            output::print(format!(
+                "{start}{kind} {}, depth {}",
+                object(&header),
+                header.depth
+            ))?;
+            print_blocks(&blocks)?;
+        }
+        Decoded::Leaf {
+            header,
+            owner,
+            file,
+            index,
+            blocks,
+        } => output::print(format!(
+            "{start}LEAF {}, of slot {owner}, file {file}, index {index}, {blocks} blocks",
+            object(&header)
+        ))?,
+        Decoded::Blob { owner, seq, blocks } => {
+            let whose = match seq {
+                0 => "moved".to_owned(),
+                seq => format!("for commit {seq}"),
+            };
+            output::print(format!("{start}BLOB of slot {owner}, {whose}"))?;
+            print_blocks(&blocks)?;
+        }
         Decoded::Erase { header, id } => {
             output::print(format!("{start}ERASE {}, id {id}", object(&header)))?;
         }
@@ -347,6 +380,33 @@ fn record_json(record: &RecordView<'_>) -> Value {
             of_object("DELTA", &header);
             document["operations"] = operations.iter().map(change).collect();
         }
+        Decoded::Commit {
+            header,
+            is_head,
+            blocks,
+        } => {
+            of_object(if is_head { "HEAD" } else { "PAGES" }, &header);
+            document["blocks"] = blocks.iter().map(block).collect();
+        }
+        Decoded::Leaf {
+            header,
+            owner,
+            file,
+            index,
+            blocks,
+        } => {
+            of_object("LEAF", &header);
+            document["owner"] = json!(owner.get());
+            document["file"] = json!(file);
+            document["index"] = json!(index);
+            document["blocks"] = json!(blocks);
+        }
+        Decoded::Blob { owner, seq, blocks } => {
+            document["name"] = json!("BLOB");
+            document["slot"] = json!(owner.get());
+            document["seq"] = json!(seq);
+            document["blocks"] = blocks.iter().map(block).collect();
+        }
         Decoded::Erase { header, id } => {
             of_object("ERASE", &header);
             document["id"] = json!(id.to_string());
@@ -382,4 +442,20 @@ fn record_json(record: &RecordView<'_>) -> Value {
         _ => document["body"] = json!(output::hex(record.body)),
     }
     document
+}
+
+fn print_blocks(blocks: &[BlockPlace]) -> Result<(), Failure> {
+    for block in blocks {
+        let name = if block.file == 0 { "page" } else { "key block" };
+        let place = match block.lsn {
+            Lsn::NONE => "gone".to_owned(),
+            lsn => format!("{} bytes at {lsn}", block.bytes),
+        };
+        output::print(format!("      {name} {}: {place}", block.number))?;
+    }
+    Ok(())
+}
+
+fn block(block: &BlockPlace) -> Value {
+    json!({ "file": block.file, "number": block.number, "lsn": block.lsn.to_string(), "bytes": block.bytes })
 }

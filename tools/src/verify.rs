@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dovehouse_engine::{Decoded, Engine, ObjectInfo};
+use dovehouse_engine::{Decoded, Engine, List, ObjectInfo};
 use serde_json::json;
 
 use crate::exit::Failure;
@@ -144,7 +144,17 @@ fn check_objects(engine: &Engine, report: &mut Report, deep: bool) {
 
 fn check_state(engine: &Engine, info: &ObjectInfo, report: &mut Report) {
     match engine.wake(info.entry.class, info.id) {
-        Ok(object) => check_database(object, info, report),
+        Ok(object) => {
+            let keys = object.list(&List::all()).filter_map(|listed| listed.err());
+            let pages = (1..=object.page_count()).filter_map(|number| object.page(number).err());
+            let named = |error| format!("object {}: {error}", info.id);
+            let damage: Vec<_> = keys.chain(pages).map(named).collect();
+            let is_whole = damage.is_empty();
+            report.damage.extend(damage);
+            if is_whole {
+                check_database(object, info, report);
+            }
+        }
         Err(error) => report.damage.push(format!("object {}: {error}", info.id)),
     }
 }
