@@ -7,7 +7,9 @@ use std::path::Path;
 
 use dovehouse_engine::wal::fs::Fs;
 use dovehouse_engine::wal::sim::{SimFs, first_failure, for_each_seed};
-use dovehouse_engine::{Builder, Error, Flaw, List, Object, PAGE_BYTES, Quota, Teeth};
+use dovehouse_engine::{
+    Builder, Engine, Error, Flaw, List, Object, PAGE_BYTES, Quota, Teeth, VALUE_BYTES_MAX,
+};
 
 mod common;
 
@@ -372,4 +374,30 @@ fn erasing_a_big_object_is_one_small_record_and_its_space_comes_back() {
             stats.slots
         );
     }
+}
+
+#[test]
+fn the_largest_value_is_written_once_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let class = engine.class("Test").unwrap();
+    let mut value = vec![0; VALUE_BYTES_MAX];
+    fastrand::Rng::with_seed(1).fill(&mut value);
+    let mut object = engine.wake(class, id(1)).unwrap();
+    object.put(b"small", b"value").unwrap();
+    object.put(b"large", &value).unwrap();
+    common::commit(&mut object);
+    drop(object);
+    engine.close().unwrap();
+    let log = engine.stats().log;
+    let written = log.log_bytes + log.pack_bytes;
+    assert!(
+        written < VALUE_BYTES_MAX as u64 / 100 * 102,
+        "{written} bytes"
+    );
+    drop(engine);
+    let engine = Engine::open(dir.path()).unwrap();
+    let object = engine.wake(engine.class("Test").unwrap(), id(1)).unwrap();
+    let found = object.get(b"large").unwrap().unwrap();
+    assert!(found[..] == value[..], "it is another value");
 }
