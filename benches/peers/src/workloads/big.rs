@@ -34,7 +34,10 @@ trait Map {
     fn scan(&self) -> Result<u64>;
 }
 
-struct Object(dovehouse::Object, #[expect(dead_code, reason = "it is kept open")] dovehouse::Engine);
+struct Object(
+    dovehouse::Object,
+    #[expect(dead_code, reason = "it is kept open")] dovehouse::Engine,
+);
 
 impl Map for Object {
     fn put(&mut self, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -189,7 +192,8 @@ fn measure(run: &Run, engine: Engine, round: usize) -> Result<Option<Found>> {
     let start = Instant::now();
     while start.elapsed() < run.time {
         let number = rng.u64(..keys);
-        let one = rows(run.seed + 1, number..number + 1);
+        // Other bytes each time: what is the same is no commit.
+        let one = rows(run.seed + 1 + commits.len() as u64, number..number + 1);
         let start = Instant::now();
         map.put(&one)?;
         commits.push(start.elapsed().as_secs_f64() * 1e6);
@@ -218,13 +222,14 @@ fn measure(run: &Run, engine: Engine, round: usize) -> Result<Option<Found>> {
 }
 
 pub fn run(run: &Run) -> Result<Section> {
-    let found = run.interleave("big", run.rounds, |engine, round| measure(run, engine, round))?;
+    let found = run.interleave("big", run.rounds, |engine, round| {
+        measure(run, engine, round)
+    })?;
     let rows = found.iter().filter_map(|(engine, samples)| {
         let samples: Vec<&Found> = samples.iter().flatten().collect();
         samples.first()?;
-        let of = |field: fn(&Found) -> f64| {
-            median(samples.iter().map(|found| field(found))).map(number)
-        };
+        let of =
+            |field: fn(&Found) -> f64| median(samples.iter().map(|found| field(found))).map(number);
         Some(vec![
             engine.name().into(),
             of(|found| found.load_per_s).into(),
