@@ -20,7 +20,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use dovehouse::{Ctx, Dovehouse, Message, Namespace, Row, WebSocket};
+use dovehouse::{Ctx, Dovehouse, Message, Namespace, WebSocket};
 use serde::{Deserialize, Serialize};
 
 const ROOM_BYTES_MAX: usize = 256;
@@ -35,7 +35,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const IDLE_CLOSE_MS_MIN: u64 = 1_000;
 const IDLE_CLOSE_MS_MAX: u64 = 365 * DAY_MS;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct StoredMessage {
     id: i64,
     author: String,
@@ -135,11 +135,8 @@ impl Room {
             return Ok(Vec::new());
         }
         let newest = "SELECT id, author, body, created_at FROM message ORDER BY id DESC LIMIT ?";
-        let rows = ctx.sql().exec(newest, &[limit.into()])?;
-        let mut messages = rows
-            .iter()
-            .map(read_message)
-            .collect::<dovehouse::Result<Vec<_>>>()?;
+        let rows = ctx.sql().exec(newest, (limit,))?;
+        let mut messages: Vec<StoredMessage> = rows.deserialize()?;
         messages.reverse();
         Ok(messages)
     }
@@ -180,24 +177,20 @@ impl Room {
             body TEXT NOT NULL,
             created_at INTEGER NOT NULL
         )";
-        ctx.sql().exec(schema, &[])?;
+        ctx.sql().exec(schema, ())?;
         let NewMessage { author, body } = message;
         let created_at = ctx.now_ms() as i64;
         let insert = "INSERT INTO message(author, body, created_at) VALUES (?, ?, ?) RETURNING id";
-        let rows = ctx.sql().exec(
-            insert,
-            &[
-                author.as_str().into(),
-                body.as_str().into(),
-                created_at.into(),
-            ],
-        )?;
-        let id = rows.one()?.get(0)?;
+        let row = ctx
+            .sql()
+            .exec(insert, (&author, &body, created_at))?
+            .one()?;
+        let id = row.get(0)?;
         if ctx.stored_bytes()? > ROOM_STATE_BYTES_MAX {
             let oldest =
                 "DELETE FROM message WHERE id <= (SELECT (min(id) + max(id)) / 2 FROM message)";
-            ctx.sql().exec(oldest, &[])?;
-            ctx.sql().exec("PRAGMA incremental_vacuum", &[])?;
+            ctx.sql().exec(oldest, ())?;
+            ctx.sql().exec("PRAGMA incremental_vacuum", ())?;
         }
         ctx.alarm()
             .set(ctx.now_ms() + self.settings(ctx)?.idle_close_ms)?;
@@ -213,7 +206,7 @@ impl Room {
     fn exists(&self, ctx: &Ctx) -> dovehouse::Result<bool> {
         let rows = ctx.sql().exec(
             "SELECT count(*) FROM sqlite_schema WHERE name = 'message'",
-            &[],
+            (),
         )?;
         Ok(rows.one()?.get::<i64>(0)? > 0)
     }
@@ -248,15 +241,6 @@ fn broadcast(ctx: &Ctx, text: &str) {
     for socket in ctx.web_sockets() {
         socket.send(text);
     }
-}
-
-fn read_message(row: &Row) -> dovehouse::Result<StoredMessage> {
-    Ok(StoredMessage {
-        id: row.get("id")?,
-        author: row.get("author")?,
-        body: row.get("body")?,
-        created_at: row.get("created_at")?,
-    })
 }
 
 /// An error as the client sees it.

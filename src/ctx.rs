@@ -5,13 +5,13 @@ use std::fmt;
 use std::rc::Rc;
 
 use dovehouse_engine::{List, Listed, Object};
-use dovehouse_sqlbridge::{Rows, Value};
 
 use crate::alarms::AlarmApi;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::house::Dovehouse;
 use crate::id::ObjectId;
+use crate::sql::Sql;
 use crate::web_socket::WebSocket;
 
 /// A handler's way to its object. Cheap to clone; it may be kept in the instance.
@@ -62,7 +62,7 @@ impl Ctx {
 
     /// The object's SQL database.
     pub fn sql(&self) -> Sql<'_> {
-        Sql { core: &self.core }
+        Sql::new(&self.core)
     }
 
     /// The object's alarm.
@@ -144,30 +144,5 @@ impl Kv<'_> {
                 object.list(list).map(owned).collect()
             })
         })
-    }
-}
-
-/// An object's SQL database: SQLite, private to the object.
-///
-/// # Errors
-/// Besides those of [`Kv`]: what SQLite says of the statement. A failed statement leaves the turn's
-/// other writes as they are.
-#[derive(Clone, Copy)]
-pub struct Sql<'a> {
-    core: &'a Rc<Core>,
-}
-
-impl fmt::Debug for Sql<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sql")
-    }
-}
-
-impl Sql<'_> {
-    /// Runs one statement or several, and returns the last one's rows. Parameters go to the last one.
-    /// Statements that write take part in the turn's transaction.
-    pub fn exec(&self, sql: &str, parameters: &[Value]) -> Result<Rows> {
-        self.core
-            .with_storage(|storage| Ok(storage.database()?.exec(sql, parameters)?))
     }
 }

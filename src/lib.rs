@@ -28,24 +28,26 @@ mod id;
 mod namespace;
 mod object;
 mod shard;
+mod sql;
 mod storage;
 mod stub;
 mod web_socket;
 
 pub use alarms::{AlarmApi, AlarmInfo};
 pub use clock::{Clock, SystemClock, TestClock};
-pub use ctx::{Ctx, Kv, Sql};
+pub use ctx::{Ctx, Kv};
 pub use dovehouse_engine as engine;
 pub use dovehouse_engine::List;
 pub use dovehouse_macros::object;
 pub use dovehouse_sqlbridge as sqlbridge;
-pub use dovehouse_sqlbridge::{Row, Rows, Value};
+pub use dovehouse_sqlbridge::{Parameters, Row, Value};
 pub use error::{CallError, Error, Reply, Result};
 pub use house::{Builder, Dovehouse};
 pub use http;
 pub use id::{IdError, ObjectId};
 pub use namespace::Namespace;
 pub use object::Object;
+pub use sql::{Sql, SqlCursor, Turn};
 pub use stub::Stub;
 pub use web_socket::{CloseReason, Message, WebSocket};
 

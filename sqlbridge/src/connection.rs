@@ -1,12 +1,16 @@
 //! A connection: prepare, run, collect rows. Knows nothing of objects.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::ffi::{Handle, Statement, Step};
-use crate::value::{Row, Rows, Value};
+use crate::parameters::Parameters;
+use crate::running::{Prepared, RunId, Running};
+use crate::value::Value;
 
 /// Statements that are kept, by their text.
 const CACHE_MAX: usize = 16;
@@ -17,19 +21,19 @@ const AUTH: i32 = libsqlite3_sys::SQLITE_AUTH;
 /// [`Database`](crate::Database). Can be moved to another thread, not shared.
 #[derive(Debug)]
 pub struct Connection {
-    /// Most recently used last. Before the handle, so that they are dropped before it.
-    cache: RefCell<Vec<Cached>>,
+    /// Statements whose rows somebody reads. Before the handle, so that they are dropped before it.
+    running: RefCell<Running>,
+    /// Statements that may run again, most recently used last. Before the handle as well.
+    cache: RefCell<Vec<Prepared>>,
     handle: Handle,
 }
 
-/// A statement that may run again.
+/// A statement that runs: the rows it has given already, and the way to the others.
 #[derive(Debug)]
-struct Cached {
-    sql: String,
-    /// Whether the bridge prepared it for itself: an application must not get it by its text.
-    internal: bool,
-    names: Arc<[String]>,
-    statement: Statement,
+pub(crate) struct Started {
+    pub(crate) names: Arc<[String]>,
+    pub(crate) ahead: VecDeque<Vec<Value>>,
+    pub(crate) run: Option<RunId>,
 }
 
 impl Connection {
@@ -40,9 +44,9 @@ impl Connection {
     /// use dovehouse_sqlbridge::Connection;
     /// # let dir = tempfile::tempdir()?;
     /// let connection = Connection::open_file(&dir.path().join("plain.sqlite"))?;
-    /// connection.exec("CREATE TABLE bird(name TEXT)", &[])?;
-    /// connection.exec("INSERT INTO bird VALUES (?)", &["dove".into()])?;
-    /// let name: String = connection.exec("SELECT name FROM bird", &[])?.one()?.get("name")?;
+    /// connection.exec("CREATE TABLE bird(name TEXT)", ())?;
+    /// connection.exec("INSERT INTO bird VALUES (?)", ("dove",))?;
+    /// let name: String = connection.exec("SELECT name FROM bird", ())?.one()?.get("name")?;
     /// assert_eq!(name, "dove");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -55,6 +59,7 @@ impl Connection {
 
     pub(crate) fn new(handle: Handle) -> Self {
         Connection {
+            running: RefCell::default(),
             cache: RefCell::default(),
             handle,
         }
@@ -64,112 +69,178 @@ impl Connection {
         &self.handle
     }
 
-    /// Runs one statement or several, and returns the last one's rows. Parameters go to the last one.
-    pub fn exec(&self, sql: &str, parameters: &[Value]) -> Result<Rows> {
-        self.exec_each(sql, parameters, |_| Ok(()))
+    /// Runs one statement or several. The last one's rows are the cursor's, and the parameters are for
+    /// the last one; the rows of the others are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`] for what SQLite refuses; [`Error::Type`] if the number of parameters is wrong or
+    /// the text has no statement. The statements before the failed one stay done.
+    pub fn exec(&self, sql: &str, parameters: impl Parameters) -> Result<Cursor<&Connection>> {
+        let started = self.start(sql, parameters, |_| Ok(()))?;
+        Ok(Cursor::new(self, started))
     }
 
-    /// The same, calling `before` with whether it writes before each statement runs.
-    pub(crate) fn exec_each(
+    /// Runs statements whose rows nobody wants.
+    pub(crate) fn run(&self, sql: &str) -> Result<()> {
+        self.exec(sql, ())?.to_vec().map(drop)
+    }
+
+    /// Starts the last statement of a text and runs those before it, calling `before` with whether it
+    /// writes before each of them.
+    pub(crate) fn start(
         &self,
         sql: &str,
-        parameters: &[Value],
+        parameters: impl Parameters,
         before: impl Fn(bool) -> Result<()>,
-    ) -> Result<Rows> {
+    ) -> Result<Started> {
         let mut rest = sql;
         loop {
-            let (names, statement, tail) = self.prepare(rest)?;
-            let last = is_blank(tail);
-            let given = if last { parameters } else { &[] };
-            before(!statement.is_readonly())?;
-            let rows = self.run(&statement, names, given);
-            statement.reset();
-            let rows = rows?;
-            let taken = rest.len() - tail.len();
-            self.keep(&rest[..taken], rows.names.clone(), statement);
-            if last {
-                return Ok(rows);
+            let (prepared, tail) = self.prepare(rest)?;
+            before(!prepared.statement.is_readonly())?;
+            if is_blank(tail) {
+                return parameters.with(|values| self.first_step(prepared, values));
+            }
+            let mut started = self.first_step(prepared, &[]).map_err(only_the_last)?;
+            while let Some(run) = started.run {
+                if self.step(run)?.is_none() {
+                    started.run = None;
+                }
             }
             rest = tail;
         }
     }
 
     /// The first statement of a text, from the cache or new, and the text behind it.
-    fn prepare<'a>(&self, sql: &'a str) -> Result<(Arc<[String]>, Statement, &'a str)> {
-        if let Some((names, statement)) = self.take_cached(sql) {
-            return Ok((names, statement, ""));
+    fn prepare<'a>(&self, sql: &'a str) -> Result<(Prepared, &'a str)> {
+        if let Some(kept) = self.take_cached(sql) {
+            return Ok((kept, ""));
         }
         let prepared = self
             .handle
             .prepare(sql)
             .map_err(|error| explain_denial(error, sql))?;
-        match prepared {
-            (Some(statement), taken) => {
-                Ok((statement.column_names().into(), statement, &sql[taken..]))
-            }
-            (None, _) => Err(Error::Type("the text did not contain a statement".into())),
-        }
+        let (Some(statement), taken) = prepared else {
+            return Err(Error::Type("the text did not contain a statement".into()));
+        };
+        let prepared = Prepared {
+            sql: sql[..taken].into(),
+            internal: self.handle.is_internal(),
+            names: statement.column_names().into(),
+            statement,
+        };
+        Ok((prepared, &sql[taken..]))
     }
 
-    fn run(
+    /// Runs a statement to its first row, or to its end if it writes: a commit must not find it unfinished.
+    fn first_step(&self, mut prepared: Prepared, parameters: &[Value]) -> Result<Started> {
+        let ran = self.bind_and_step(&mut prepared, parameters);
+        let names = prepared.names.clone();
+        let (ahead, ended) = match ran {
+            Ok(ran) => ran,
+            Err(error) => {
+                prepared.statement.reset();
+                self.keep(prepared);
+                return Err(error);
+            }
+        };
+        let run = if ended {
+            prepared.statement.reset();
+            self.keep(prepared);
+            None
+        } else {
+            Some(self.running.borrow_mut().insert(prepared))
+        };
+        Ok(Started { names, ahead, run })
+    }
+
+    /// Its first rows, and whether it is at its end.
+    fn bind_and_step(
         &self,
-        statement: &Statement,
-        mut names: Arc<[String]>,
+        prepared: &mut Prepared,
         parameters: &[Value],
-    ) -> Result<Rows> {
+    ) -> Result<(VecDeque<Vec<Value>>, bool)> {
+        let statement = &prepared.statement;
         let expected = statement.parameter_count();
         if expected != parameters.len() {
             let given = parameters.len();
-            return Err(Error::Type(format!(
-                "the statement has {expected} parameters, {given} were given"
-            )));
+            return Err(Error::Parameters { expected, given });
         }
         for (index, value) in (1..).zip(parameters) {
             statement.bind(&self.handle, index, value)?;
         }
-        let mut rows = Vec::new();
         let mut step = statement.step(&self.handle)?;
         if statement.was_prepared_again() {
             // The schema has changed since it was kept, and its columns with it.
-            names = statement.column_names().into();
+            prepared.names = statement.column_names().into();
         }
+        let mut ahead = VecDeque::new();
+        let writes = !statement.is_readonly();
         while step == Step::Row {
-            let values = (0..names.len())
-                .map(|column| statement.column(column))
-                .collect();
-            rows.push(Row {
-                names: names.clone(),
-                values,
-            });
+            ahead.push_back(row(statement, prepared.names.len()));
+            if !writes {
+                return Ok((ahead, false));
+            }
             step = statement.step(&self.handle)?;
         }
-        Ok(Rows { names, rows })
+        Ok((ahead, true))
     }
 
-    fn take_cached(&self, sql: &str) -> Option<(Arc<[String]>, Statement)> {
+    /// The next row of a running statement. At its end, and after an error, it does not run any more.
+    pub(crate) fn step(&self, run: RunId) -> Result<Option<Vec<Value>>> {
+        let running = self.running.borrow();
+        let prepared = running.get(run).ok_or(Error::Canceled)?;
+        let stepped = prepared.statement.step(&self.handle);
+        if let Ok(Step::Row) = stepped {
+            return Ok(Some(row(&prepared.statement, prepared.names.len())));
+        }
+        drop(running);
+        self.end(run);
+        stepped.map(|_| None)
+    }
+
+    /// Ends a running statement, if it still runs.
+    pub(crate) fn end(&self, run: RunId) {
+        let ended = self.running.borrow_mut().remove(run);
+        if let Some(prepared) = ended {
+            prepared.statement.reset();
+            self.keep(prepared);
+        }
+    }
+
+    /// The last statement whose rows somebody reads.
+    pub(crate) fn last_run(&self) -> RunId {
+        self.running.borrow().last()
+    }
+
+    /// Ends all running statements that were started after this one: their cursors are canceled.
+    pub(crate) fn cancel_since(&self, last: RunId) {
+        let canceled = self.running.borrow_mut().take_since(last);
+        for prepared in canceled {
+            prepared.statement.reset();
+            self.keep(prepared);
+        }
+    }
+
+    /// Whether somebody reads rows.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.running.borrow().is_empty()
+    }
+
+    fn take_cached(&self, sql: &str) -> Option<Prepared> {
         let mut cache = self.cache.borrow_mut();
         let internal = self.handle.is_internal();
         let found = cache
             .iter()
-            .rposition(|kept| kept.sql == sql && kept.internal == internal)?;
-        let Cached {
-            names, statement, ..
-        } = cache.remove(found);
-        Some((names, statement))
+            .rposition(|kept| kept.internal == internal && *kept.sql == *sql)?;
+        Some(cache.remove(found))
     }
 
-    fn keep(&self, sql: &str, names: Arc<[String]>, statement: Statement) {
+    fn keep(&self, prepared: Prepared) {
         let mut cache = self.cache.borrow_mut();
         if cache.len() == CACHE_MAX {
             cache.remove(0);
         }
-        let internal = self.handle.is_internal();
-        cache.push(Cached {
-            sql: sql.to_owned(),
-            internal,
-            names,
-            statement,
-        });
+        cache.push(prepared);
     }
 
     /// Rows that the last statement inserted, updated or deleted.
@@ -179,9 +250,24 @@ impl Connection {
 
     /// What SQLite finds wrong with the database; empty if nothing.
     pub fn integrity_check(&self) -> Result<Vec<String>> {
-        let rows = self.exec("PRAGMA integrity_check", &[])?;
-        let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect::<Result<_>>()?;
+        let found: Vec<String> = self.exec("PRAGMA integrity_check", ())?.deserialize()?;
         Ok(if found == ["ok"] { Vec::new() } else { found })
+    }
+}
+
+fn row(statement: &Statement, columns: usize) -> Vec<Value> {
+    (0..columns)
+        .map(|column| statement.column(column))
+        .collect()
+}
+
+/// A statement that is not the text's last one was not given the parameters it asks for.
+fn only_the_last(error: Error) -> Error {
+    match error {
+        Error::Parameters { expected, .. } => Error::Type(format!(
+            "only the last statement of a text can have parameters, an earlier one has {expected}"
+        )),
+        other => other,
     }
 }
 
@@ -277,13 +363,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let connection = Connection::open_file(&dir.path().join("a.sqlite")).unwrap();
         let sql = "CREATE TABLE t(a); INSERT INTO t VALUES (1), (2); -- now\n SELECT a FROM t WHERE a > ?;";
-        let rows = connection.exec(sql, &[1.into()]).unwrap();
-        assert_eq!(
-            rows.iter()
-                .map(|row| row.get::<i64>("a").unwrap())
-                .collect::<Vec<_>>(),
-            [2]
-        );
+        let rows: Vec<i64> = connection.exec(sql, (1,)).unwrap().deserialize().unwrap();
+        assert_eq!(rows, [2]);
         assert!(
             connection.exec("SELECT ?", &[]).is_err(),
             "a parameter is missing"

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dovehouse_engine::{Object, Ticket};
+use dovehouse_engine::{Object, PAGE_BYTES, Ticket};
 
 use crate::connection::Connection;
+use crate::cursor::{Access, Cursor, Statements};
 use crate::error::{Error, Result};
 use crate::export;
 use crate::ffi::Handle;
 use crate::file::{MainFile, SharedObject, Side};
-use crate::value::{Rows, Value};
+use crate::parameters::Parameters;
+use crate::running::RunId;
 use crate::vfs;
 
 /// Settings of every connection: the protocol of the VFS, and little memory.
@@ -37,8 +39,8 @@ const SETUP: &str = "PRAGMA locking_mode = EXCLUSIVE;
 /// let room = engine.wake(class, ObjectId::from_bytes([1; 32]))?;
 /// let room: SharedObject = Arc::new(room.into());
 /// let database = Database::open(room.clone())?;
-/// database.exec("CREATE TABLE bird(name TEXT)", &[])?;
-/// database.exec("INSERT INTO bird VALUES (?)", &["dove".into()])?;
+/// database.exec("CREATE TABLE bird(name TEXT)", ())?;
+/// database.exec("INSERT INTO bird VALUES (?)", ("dove",))?;
 /// room.lock().put(b"birds", b"1")?;
 /// let ticket = database.commit()?.expect("something was written");
 /// ticket.wait()?; // the table, the row and the key are durable
@@ -49,6 +51,22 @@ pub struct Database {
     connection: Connection,
     object: SharedObject,
     side: Arc<Side>,
+}
+
+/// The begin of an inner transaction; see [`Database::savepoint`].
+#[derive(Debug)]
+#[must_use = "an inner transaction has to end"]
+pub struct Savepoint {
+    keys: dovehouse_engine::Savepoint,
+    last_run: RunId,
+}
+
+impl Access for &Database {
+    type Error = Error;
+
+    fn with<R>(&self, act: impl FnOnce(Statements<'_>) -> Result<R>) -> Result<R> {
+        self.with_statements(act)
+    }
 }
 
 impl Database {
@@ -64,7 +82,7 @@ impl Database {
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
         handle.restrict()?;
         let connection = Connection::new(handle);
-        connection.exec(SETUP, &[])?;
+        connection.run(SETUP)?;
         side.setting_up.store(false, Ordering::Relaxed);
         connection.handle().hand_over();
         Ok(Database {
@@ -74,19 +92,36 @@ impl Database {
         })
     }
 
-    /// Runs one statement or several, and returns the last one's rows. Parameters go to the last one.
+    /// Runs one statement or several. The last one's rows are the cursor's, and the parameters are for
+    /// the last one; the rows of the others are dropped.
     ///
     /// A statement that fails undoes itself. An error of the disk or of memory in the middle of a
     /// transaction makes SQLite give all of it up; then the keys and the alarm of this turn are undone
     /// too.
-    pub fn exec(&self, sql: &str, parameters: &[Value]) -> Result<Rows> {
-        let result = self
+    pub fn exec(&self, sql: &str, parameters: impl Parameters) -> Result<Cursor<&Database>> {
+        self.exec_through(self, sql, parameters)
+    }
+
+    /// The same, for a cursor that reaches this database in a way of its own.
+    pub fn exec_through<A: Access>(
+        &self,
+        access: A,
+        sql: &str,
+        parameters: impl Parameters,
+    ) -> Result<Cursor<A>> {
+        let started = self
             .connection
-            .exec_each(sql, parameters, |writes| match writes {
+            .start(sql, parameters, |writes| match writes {
                 true => self.begin(),
                 false => Ok(()),
             });
-        result.map_err(|error| self.after_error(error))
+        let started = started.map_err(|error| self.after_error(error))?;
+        Ok(Cursor::new(access, started))
+    }
+
+    /// Calls `act` with the running statements, for [`Access`] by what holds the database.
+    pub fn with_statements<R>(&self, act: impl FnOnce(Statements<'_>) -> Result<R>) -> Result<R> {
+        act(Statements(&self.connection)).map_err(|error| self.after_error(error))
     }
 
     /// Begins the turn's transaction in SQLite, if that was not done.
@@ -102,11 +137,16 @@ impl Database {
         self.side.open.store(open, Ordering::Relaxed);
     }
 
-    fn internally(&self, sql: &str) -> Result<()> {
+    pub(crate) fn internally(&self, sql: &str) -> Result<()> {
         self.connection
             .handle()
-            .internally(|| self.connection.exec(sql, &[]))
-            .map(drop)
+            .internally(|| self.connection.run(sql))
+    }
+
+    /// What a pragma of the bridge's own says.
+    pub(crate) fn internal_number(&self, sql: &str) -> Result<i64> {
+        let ask = || self.connection.exec(sql, ())?.one()?.get(0);
+        self.connection.handle().internally(ask)
     }
 
     /// If SQLite gave its transaction up, the object's is too.
@@ -143,6 +183,7 @@ impl Database {
 
     /// Undoes the turn: tables, keys and alarm.
     pub fn rollback(&self) {
+        self.connection.cancel_since(RunId::default());
         if !self.connection.handle().is_autocommit() {
             // It cannot fail but for a lack of memory, and then the pages are undone below all the same.
             let _ = self.internally("ROLLBACK");
@@ -158,24 +199,74 @@ impl Database {
         &self,
         act: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.begin()?;
-        self.internally("SAVEPOINT nested")?;
-        let savepoint = self.object.lock().savepoint();
+        let savepoint = self.savepoint()?;
         match act(self) {
             Ok(value) => {
-                self.internally("RELEASE nested")?;
+                self.release(savepoint)?;
                 Ok(value)
             }
             Err(error) => {
-                // SQLite may have given the whole transaction up already.
-                if !self.connection.handle().is_autocommit() {
-                    self.internally("ROLLBACK TO nested")?;
-                    self.internally("RELEASE nested")?;
-                    self.object.lock().rollback_keys_to(savepoint);
-                }
+                self.rollback_to(savepoint)?;
                 Err(error)
             }
         }
+    }
+
+    /// Begins a transaction inside the turn's, for callers to whom [`Database::transaction`] is too
+    /// narrow. It ends with [`Database::release`] or [`Database::rollback_to`]; inner ones end before.
+    pub fn savepoint(&self) -> Result<Savepoint> {
+        self.begin()?;
+        self.internally("SAVEPOINT nested")?;
+        Ok(Savepoint {
+            keys: self.object.lock().savepoint(),
+            last_run: self.connection.last_run(),
+        })
+    }
+
+    /// Ends an inner transaction: what it did is the turn's.
+    pub fn release(&self, _savepoint: Savepoint) -> Result<()> {
+        if self.connection.handle().is_autocommit() {
+            return Err(Error::Type(
+                "the inner transaction is gone: an earlier error undid the whole turn".into(),
+            ));
+        }
+        self.internally("RELEASE nested")
+    }
+
+    /// Ends an inner transaction: tables, keys and alarm are as they were when it began.
+    pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
+        self.connection.cancel_since(savepoint.last_run);
+        // SQLite may have given the whole transaction up already.
+        if self.connection.handle().is_autocommit() {
+            return Ok(());
+        }
+        self.internally("ROLLBACK TO nested")?;
+        self.internally("RELEASE nested")?;
+        self.object.lock().rollback_keys_to(savepoint.keys);
+        Ok(())
+    }
+
+    /// The bytes of the pages in use, free ones not counted, including this turn's.
+    pub fn size(&self) -> Result<u64> {
+        let pages = self.internal_number("PRAGMA page_count")?;
+        let free = self.internal_number("PRAGMA freelist_count")?;
+        Ok((pages - free).max(0) as u64 * PAGE_BYTES as u64)
+    }
+
+    /// Writes the database anew without free pages, in a turn of its own: the ticket is
+    /// [`Database::commit`]'s. Takes the memory and the log space of the whole database.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the turn has used the database for writing, or a cursor is open. If the
+    /// database is larger than a transaction may be, the engine refuses, and nothing has changed.
+    pub fn vacuum(&self) -> Result<()> {
+        if !self.connection.handle().is_autocommit() || self.connection.is_running() {
+            return Err(Error::Type(
+                "vacuum needs a turn of its own: commit first, and close the cursors".into(),
+            ));
+        }
+        let vacuumed = self.internally("VACUUM");
+        vacuumed.map_err(|error| self.engines_words(error))
     }
 
     /// Rows that the last statement inserted, updated or deleted.

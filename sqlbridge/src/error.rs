@@ -28,12 +28,34 @@ pub enum Error {
     /// A value is not of the type that was asked for, or there is no such column. Fix the call.
     #[error("{0}")]
     Type(String),
-    /// A query gave another number of rows than one.
-    #[error("expected one row, the query gave {rows}")]
-    NotOneRow {
-        /// How many it gave.
-        rows: usize,
+    /// The statement was given too many or too few parameters. Fix the call.
+    #[error("the statement has {expected} parameters, {given} were given")]
+    Parameters {
+        /// How many it has.
+        expected: usize,
+        /// How many there were.
+        given: usize,
     },
+    /// A query gave another number of rows than one.
+    #[error("expected one row, the query gave {found}")]
+    NotOneRow {
+        /// "none" or "several".
+        found: &'static str,
+    },
+    /// The database has had more migrations than the program knows. Run a newer program.
+    #[error("the database has had {applied} migrations, this program knows {known}")]
+    NewerSchema {
+        /// How many were applied.
+        applied: usize,
+        /// How many were given.
+        known: usize,
+    },
+    /// The cursor's statement is gone: its transaction was undone, the database deleted, or the object
+    /// fell asleep. Ask again.
+    #[error(
+        "the cursor was canceled because its transaction was undone, or the database deleted or closed"
+    )]
+    Canceled,
     /// The engine refused or failed; see there. The turn's writes are undone.
     #[error(transparent)]
     Engine(#[from] dovehouse_engine::Error),

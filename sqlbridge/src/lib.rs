@@ -11,19 +11,27 @@
 #![deny(unsafe_code)]
 
 mod connection;
+mod cursor;
 mod database;
 mod error;
 mod export;
 #[allow(unsafe_code)]
 mod ffi;
 mod file;
+mod migrations;
+mod parameters;
+mod row;
+mod running;
 mod template;
 mod value;
 #[allow(unsafe_code)]
 mod vfs;
 
 pub use connection::Connection;
-pub use database::Database;
+pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
+pub use database::{Database, Savepoint};
 pub use error::{Error, Result};
 pub use file::SharedObject;
-pub use value::{Column, FromValue, Row, Rows, Value};
+pub use parameters::Parameters;
+pub use row::{Column, Row};
+pub use value::{FromValue, Value};

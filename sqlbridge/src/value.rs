@@ -1,8 +1,4 @@
-//! Values, rows, and what they become in Rust.
-
-use std::sync::Arc;
-
-use crate::error::{Error, Result};
+//! Values, and what they become in Rust.
 
 /// A value of SQLite.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +30,18 @@ value_from! {
     i64 => Integer, i32 => Integer, u32 => Integer, i16 => Integer, u16 => Integer, u8 => Integer,
     bool => Integer, f64 => Real, f32 => Real, String => Text, &str => Text, Vec<u8> => Blob,
     &[u8] => Blob,
+}
+
+impl From<&String> for Value {
+    fn from(value: &String) -> Self {
+        Value::Text(value.clone())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Value {
+    fn from(value: &[u8; N]) -> Self {
+        Value::Blob(value.to_vec())
+    }
 }
 
 impl<T: Into<Value>> From<Option<T>> for Value {
@@ -140,112 +148,5 @@ impl<T: FromValue> FromValue for Option<T> {
             Value::Null => Some(None),
             value => T::from_value(value).map(Some),
         }
-    }
-}
-
-/// A column, by its position from 0 or by its name. Of several columns with one name it is the last.
-pub trait Column: std::fmt::Debug + Copy {
-    /// The column's position.
-    fn position(self, names: &[String]) -> Option<usize>;
-}
-
-impl Column for usize {
-    fn position(self, names: &[String]) -> Option<usize> {
-        (self < names.len()).then_some(self)
-    }
-}
-
-impl Column for &str {
-    fn position(self, names: &[String]) -> Option<usize> {
-        names.iter().rposition(|name| name == self)
-    }
-}
-
-/// A row of a result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    pub(crate) names: Arc<[String]>,
-    pub(crate) values: Vec<Value>,
-}
-
-impl Row {
-    /// The value in a column.
-    pub fn get<T: FromValue>(&self, column: impl Column) -> Result<T> {
-        let position = column.position(&self.names);
-        let position = position.ok_or_else(|| {
-            Error::Type(format!(
-                "there is no column {column:?}; there are {:?}",
-                self.names
-            ))
-        })?;
-        let value = &self.values[position];
-        let wrong = || {
-            Error::Type(format!(
-                "column {column:?} is {value:?}, not {}",
-                T::EXPECTED
-            ))
-        };
-        T::from_value(value).ok_or_else(wrong)
-    }
-
-    /// All values, in the order of the columns.
-    pub fn values(&self) -> &[Value] {
-        &self.values
-    }
-}
-
-/// The rows of a result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rows {
-    pub(crate) names: Arc<[String]>,
-    pub(crate) rows: Vec<Row>,
-}
-
-impl Rows {
-    /// The columns' names.
-    pub fn column_names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// The rows, in order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Row> {
-        self.rows.iter()
-    }
-
-    /// How many rows there are.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The only row; an error if there are none, or several.
-    pub fn one(mut self) -> Result<Row> {
-        match (self.rows.pop(), self.rows.len()) {
-            (Some(row), 0) => Ok(row),
-            (None, _) => Err(Error::NotOneRow { rows: 0 }),
-            (Some(_), more) => Err(Error::NotOneRow { rows: more + 1 }),
-        }
-    }
-}
-
-impl IntoIterator for Rows {
-    type Item = Row;
-    type IntoIter = std::vec::IntoIter<Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.rows.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Rows {
-    type Item = &'a Row;
-    type IntoIter = std::slice::Iter<'a, Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
     }
 }

@@ -142,7 +142,7 @@ fn a_nested_transaction_that_fails_leaves_what_was_before_it() {
             awake.object.lock().put(b"innermost", b"1").unwrap();
             Ok::<_, Error>(())
         })?;
-        assert_eq!(database.exec("SELECT 1 FROM t", &[])?.len(), 0);
+        assert!(database.exec("SELECT 1 FROM t", ())?.is_empty());
         Err(Error::NoDatabase)
     });
     assert!(failed.is_err());

@@ -69,10 +69,10 @@ impl Load {
         if kind != Kind::Kv {
             ctx.sql().exec(
                 "CREATE TABLE IF NOT EXISTS load(seq INTEGER PRIMARY KEY)",
-                &[],
+                (),
             )?;
             ctx.sql()
-                .exec("INSERT INTO load VALUES (?)", &[(seq as i64).into()])?;
+                .exec("INSERT INTO load VALUES (?)", (seq as i64,))?;
         }
         Ok(seq)
     }
@@ -90,7 +90,7 @@ impl Load {
     fn forget_rows(&self, ctx: &Ctx, up_to: u64) -> dovehouse::Result<()> {
         if has_table(ctx)? {
             ctx.sql()
-                .exec("DELETE FROM load WHERE seq <= ?", &[(up_to as i64).into()])?;
+                .exec("DELETE FROM load WHERE seq <= ?", (up_to as i64,))?;
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ fn last_row(ctx: &Ctx) -> dovehouse::Result<u64> {
     }
     let last: Option<i64> = ctx
         .sql()
-        .exec("SELECT max(seq) FROM load", &[])?
+        .exec("SELECT max(seq) FROM load", ())?
         .one()?
         .get(0)?;
     Ok(last.unwrap_or(0) as u64)
@@ -130,7 +130,7 @@ fn last_row(ctx: &Ctx) -> dovehouse::Result<u64> {
 fn has_table(ctx: &Ctx) -> dovehouse::Result<bool> {
     let found = ctx
         .sql()
-        .exec("SELECT 1 FROM sqlite_schema WHERE name = 'load'", &[])?;
+        .exec("SELECT 1 FROM sqlite_schema WHERE name = 'load'", ())?;
     Ok(!found.is_empty())
 }
 
@@ -144,8 +144,8 @@ fn read(ctx: &Ctx) -> dovehouse::Result<(Vec<u64>, Vec<u64>)> {
         .collect();
     let mut rows = Vec::new();
     if has_table(ctx)? {
-        for row in ctx.sql().exec("SELECT seq FROM load ORDER BY seq", &[])? {
-            rows.push(row.get(0)?);
+        for row in ctx.sql().exec("SELECT seq FROM load ORDER BY seq", ())? {
+            rows.push(row?.get(0)?);
         }
     }
     Ok((keys, rows))

@@ -27,21 +27,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
     let object: SharedObject = Arc::new(store::load(&engine, &arguments.object)?.into());
     let database = Database::open(object)?;
-    let rows = database.exec(&arguments.query, &[])?;
+    let cursor = database.exec(&arguments.query, ())?;
+    let columns = cursor.column_names().to_vec();
+    let rows = cursor.raw().collect::<Result<Vec<_>, _>>()?;
     database.rollback();
     if arguments.json {
-        let columns = rows.column_names().to_vec();
-        let row =
-            |row: &dovehouse_sqlbridge::Row| row.values().iter().map(to_json).collect::<Vec<_>>();
+        let row = |row: &Vec<Value>| row.iter().map(to_json).collect::<Vec<_>>();
         let rows: Vec<_> = rows.iter().map(row).collect();
         return Ok(output::json(
             &json!({ "schema": 1, "columns": columns, "rows": rows }),
         )?);
     }
-    let names: Vec<&str> = rows.column_names().iter().map(String::as_str).collect();
+    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
     let mut table = output::table(&names, &[]);
     for row in &rows {
-        table.add_row(row.values().iter().map(to_text));
+        table.add_row(row.iter().map(to_text));
     }
     Ok(output::print_table(&table)?)
 }

@@ -189,7 +189,15 @@ fn an_export_is_a_database_for_stock_sqlite() {
     run(1, &["export", store.path(), "Room:lobby", "-o", out_text]);
     let stock = Connection::open_file(&out).unwrap();
     assert_eq!(stock.integrity_check().unwrap(), Vec::<String>::new());
-    assert_eq!(stock.exec("SELECT * FROM bird", &[]).unwrap().len(), 2);
+    assert_eq!(
+        stock
+            .exec("SELECT * FROM bird", &[])
+            .unwrap()
+            .to_vec()
+            .unwrap()
+            .len(),
+        2
+    );
     run(1, &["export", store.path(), "b1", "-o", "nowhere.sqlite"]);
 }
 

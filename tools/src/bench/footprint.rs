@@ -125,7 +125,7 @@ mod sql {
             let object: SharedObject = Arc::new(object.into());
             let database = Database::open(object)?;
             for statement in SCHEMA {
-                database.exec(statement, &[])?;
+                database.exec(statement, ())?;
             }
             let name = format!("user {number}");
             let email = format!("{number}@example.org");
