@@ -14,9 +14,18 @@ mod connection;
 mod database;
 mod error;
 mod export;
+#[cfg(feature = "faults")]
+pub mod faults;
+#[cfg(not(feature = "faults"))]
+mod faults;
 #[allow(unsafe_code)]
 mod ffi;
 mod file;
+#[cfg(feature = "loadable")]
+#[allow(unsafe_code)]
+pub mod loadable;
+mod pages;
+mod scratch;
 mod template;
 mod value;
 #[allow(unsafe_code)]
