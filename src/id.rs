@@ -1,18 +1,9 @@
-//! Object ids: bit-identical to those of workerd, so that data and links can move.
-//!
-//! ```text
-//! key  = SHA-256(unique key of the namespace)
-//! base = HMAC-SHA-256(key, name)[0..16], or 16 random bytes
-//! id   = base ‖ HMAC-SHA-256(key, base)[0..16]
-//! ```
-//! The second half is a check: an id of another namespace, or a made-up one, is refused. Whoever knows
-//! the unique key can make valid ids.
+//! Object ids with the names that they were made from. How an id is made is the engine's
+//! [`Minter`](dovehouse_engine::Minter).
 
 use std::fmt;
 
 use dovehouse_engine::ObjectId as RawId;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
 
 /// The identity of an object. Two ids are equal if their bytes are, whatever their names.
 #[derive(Clone)]
@@ -83,66 +74,29 @@ pub enum IdError {
 }
 
 /// Makes and checks the ids of one namespace.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Minter {
-    key: [u8; 32],
-}
-
-impl fmt::Debug for Minter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Minter") // The key lets its holder make ids.
-    }
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Minter(dovehouse_engine::Minter);
 
 impl Minter {
     pub(crate) fn new(unique_key: &str) -> Self {
-        Minter {
-            key: Sha256::digest(unique_key.as_bytes()).into(),
-        }
+        Minter(dovehouse_engine::Minter::new(unique_key))
     }
 
     pub(crate) fn named(&self, name: &str) -> ObjectId {
-        ObjectId::new(
-            self.complete(self.mac(name.as_bytes())),
-            Some(name.to_owned()),
-        )
+        ObjectId::new(self.0.named(name), Some(name.to_owned()))
     }
 
     pub(crate) fn complete_base(&self, base: [u8; 16]) -> ObjectId {
-        ObjectId::new(self.complete(base), None)
+        ObjectId::new(self.0.complete(base), None)
     }
 
     pub(crate) fn parse(&self, text: &str) -> Result<ObjectId, IdError> {
         let raw: RawId = text.parse().map_err(|_| IdError::NotHex)?;
-        let base = raw.as_bytes()[..16].try_into().expect("sixteen of 32");
-        if !same(self.complete(base).as_bytes(), raw.as_bytes()) {
+        if !self.0.made(raw) {
             return Err(IdError::OtherNamespace);
         }
         Ok(ObjectId::new(raw, None))
     }
-
-    fn complete(&self, base: [u8; 16]) -> RawId {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&base);
-        bytes[16..].copy_from_slice(&self.mac(&base));
-        RawId::from_bytes(bytes)
-    }
-
-    fn mac(&self, bytes: &[u8]) -> [u8; 16] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length of key will do");
-        mac.update(bytes);
-        mac.finalize().into_bytes()[..16]
-            .try_into()
-            .expect("sixteen of 32")
-    }
-}
-
-/// Compares in a time that does not tell where two ids differ.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter()
-        .zip(b)
-        .fold(0, |different, (a, b)| different | (a ^ b))
-        == 0
 }
 
 #[cfg(test)]

@@ -175,6 +175,11 @@ fn unsafe_code_stays_in_its_pockets() {
     let pockets = [
         "sqlbridge/src/ffi.rs",
         "sqlbridge/src/vfs.rs",
+        "sqlbridge/src/vfs/api.rs",
+        "sqlbridge/src/vfs/methods.rs",
+        "sqlbridge/src/vfs/names.rs",
+        "sqlbridge/src/loadable/entry.rs",
+        "sqlbridge/loadable/src/lib.rs",
         "engine/src/index_file.rs",
         // Opening LMDB is unsafe in its own interface.
         "benches/peers/src/peers/lmdb.rs",

@@ -16,11 +16,12 @@ use crate::parameters::Parameters;
 use crate::running::RunId;
 use crate::vfs;
 
-/// Settings of every connection: the protocol of the VFS, and little memory.
+/// Settings of every connection: the protocol of the VFS, and little memory. Journals and temporary tables are
+/// scratch of the VFS, which goes to the disk where it is large; SQLite's own would stay in memory.
 const SETUP: &str = "PRAGMA locking_mode = EXCLUSIVE;
-    PRAGMA journal_mode = MEMORY;
+    PRAGMA journal_mode = TRUNCATE;
     PRAGMA synchronous = NORMAL;
-    PRAGMA temp_store = MEMORY;
+    PRAGMA temp_store = FILE;
     PRAGMA cache_size = -512;
     PRAGMA foreign_keys = ON";
 
@@ -149,11 +150,12 @@ impl Database {
         self.connection.handle().internally(ask)
     }
 
-    /// If SQLite gave its transaction up, the object's is too.
+    /// If SQLite gave its transaction up, or the VFS the object's, the other's is too.
     fn after_error(&self, error: Error) -> Error {
-        if self.side.open.load(Ordering::Relaxed) && self.connection.handle().is_autocommit() {
-            self.object.lock().rollback();
-            self.object_has_sql(false);
+        let given_up = self.connection.handle().is_autocommit();
+        let lost = self.side.lost.swap(false, Ordering::Relaxed);
+        if lost || self.side.open.load(Ordering::Relaxed) && given_up {
+            self.rollback();
         }
         self.engines_words(error)
     }
@@ -191,6 +193,7 @@ impl Database {
         self.object.lock().rollback();
         self.object_has_sql(false);
         *self.side.ticket.lock() = None;
+        self.side.lost.store(false, Ordering::Relaxed);
     }
 
     /// Runs `act` in a transaction of its own inside the turn's: if it fails, tables, keys and alarm are

@@ -1,25 +1,27 @@
-//! What SQLite's files are here: the object's pages, and scratch memory.
+//! What SQLite's files are here: an object's pages, and scratch.
 //!
 //! The main file is the object's working state. SQLite writes pages into it when it commits, or before
 //! if its cache is full; they become a record at `COMMIT_PHASETWO`, together with the keys and the
 //! alarm of the same turn. The order of a commit:
 //! ```text
-//! xWrite*  FCNTL_SYNC  xSync  xTruncate?  FCNTL_COMMIT_PHASETWO
-//!          reserve                        publish
+//! xWrite*  FCNTL_SYNC  xSync  journal is emptied  xTruncate?  FCNTL_COMMIT_PHASETWO
+//!          reserve                                            publish
 //! ```
 //! A failed reserve is a clean refusal: SQLite restores its cache and writes the old pages back. An
 //! error of any other step leaves SQLite in doubt, so the object's whole transaction is rolled back in
-//! the same call, and SQLite reads the committed pages again. Nothing commits in xSync or xUnlock, and
-//! nothing here ever answers BUSY, which SQLite would take for "later".
+//! the same call, and SQLite reads the committed pages again. Nothing commits in xSync or xUnlock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dovehouse_engine::wal::Error as LogError;
 use dovehouse_engine::{Error as EngineError, Object, PAGE_BYTES, Ticket};
 use libsqlite3_sys as sqlite;
 use parking_lot::Mutex;
 
+#[cfg(feature = "loadable")]
+use crate::loadable::{HostFile, locks::Level, supers};
+use crate::pages;
+use crate::scratch::Scratch;
 use crate::template;
 
 /// An awake object that a database and its owner share. Never hold the lock while SQLite runs: its
@@ -36,6 +38,8 @@ pub(crate) struct Side {
     pub(crate) setting_up: AtomicBool,
     /// Whether SQLite has the turn's transaction open, as far as the bridge knows.
     pub(crate) open: AtomicBool,
+    /// The VFS has taken the turn's writes back; SQLite's transaction must end the same way.
+    pub(crate) lost: AtomicBool,
     /// The commit that was published.
     pub(crate) ticket: Mutex<Option<Ticket>>,
     /// The engine's own words for the last failure.
@@ -45,9 +49,16 @@ pub(crate) struct Side {
 /// An open file.
 #[derive(Debug)]
 pub(crate) enum File {
+    /// The database of a [`Database`](crate::Database).
     Main(MainFile),
-    /// A journal or a temporary table: gone with its handle.
-    Scratch(Vec<u8>),
+    /// A database that any SQLite has opened by its name.
+    #[cfg(feature = "loadable")]
+    Host(HostFile),
+    /// A super-journal.
+    #[cfg(feature = "loadable")]
+    Super,
+    /// A journal or a temporary table. Shared with the database whose journal it is.
+    Scratch(Arc<Mutex<Scratch>>),
 }
 
 /// The object's pages.
@@ -58,51 +69,134 @@ pub(crate) struct MainFile {
 }
 
 impl File {
+    pub(crate) fn scratch() -> Self {
+        File::Scratch(Arc::default())
+    }
+
     /// Fills `buf`; `false` if the file ended before, and the rest is zeros.
     pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, Code> {
         match self {
             File::Main(main) => main.read(buf, offset),
-            File::Scratch(bytes) => {
-                let start = (offset as usize).min(bytes.len());
-                let there = buf.len().min(bytes.len() - start);
-                buf[..there].copy_from_slice(&bytes[start..start + there]);
-                buf[there..].fill(0);
-                Ok(there == buf.len())
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.read(buf, offset),
+            #[cfg(feature = "loadable")]
+            File::Super => {
+                buf.fill(0);
+                Ok(buf.is_empty())
             }
+            File::Scratch(scratch) => scratch.lock().read(buf, offset),
         }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
         match self {
             File::Main(main) => main.write(bytes, offset),
-            File::Scratch(file) => {
-                let end = offset as usize + bytes.len();
-                if file.len() < end {
-                    file.resize(end, 0);
-                }
-                file[offset as usize..end].copy_from_slice(bytes);
-                Ok(())
-            }
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.write(bytes, offset),
+            #[cfg(feature = "loadable")]
+            File::Super => supers::check_child(bytes),
+            File::Scratch(scratch) => scratch.lock().write(bytes, offset),
         }
     }
 
-    pub(crate) fn truncate(&mut self, size: u64) {
+    pub(crate) fn truncate(&mut self, size: u64) -> Result<(), Code> {
         match self {
-            File::Main(main) => {
-                let pages = size.div_ceil(PAGE_BYTES as u64);
-                main.object.lock().truncate_pages(pages as u32);
-            }
-            File::Scratch(bytes) => bytes.truncate(size as usize),
+            File::Main(main) => pages::truncate(&mut main.object.lock(), size),
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.truncate(size),
+            #[cfg(feature = "loadable")]
+            File::Super => {}
+            File::Scratch(scratch) => scratch.lock().truncate(size)?,
         }
+        Ok(())
     }
 
     pub(crate) fn size(&self) -> u64 {
         match self {
             // A new database is never of size zero: it shows its template.
-            File::Main(main) => {
-                u64::from(main.object.lock().page_count().max(1)) * PAGE_BYTES as u64
+            File::Main(main) => pages::size(&main.object.lock()).max(PAGE_BYTES as u64),
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.size(),
+            #[cfg(feature = "loadable")]
+            File::Super => 0,
+            File::Scratch(scratch) => scratch.lock().size(),
+        }
+    }
+
+    /// Encodes the transaction and reserves its space.
+    pub(crate) fn reserve(&mut self) -> Result<(), Code> {
+        match self {
+            File::Main(main) => main.reserve(),
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.reserve(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the transaction.
+    pub(crate) fn publish(&mut self) -> Result<(), Code> {
+        match self {
+            File::Main(main) => main.publish(),
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.publish(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes everything back, so that SQLite and the object agree on the committed state. SQLite reads it
+    /// again: it has been told of an error that makes it distrust its cache.
+    pub(crate) fn forget(&mut self) {
+        match self {
+            File::Main(main) => main.forget(),
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.forget(),
+            _ => {}
+        }
+    }
+
+    /// An object in a turn has one owner, and a scratch file one user: there is nothing to exclude.
+    #[cfg(feature = "loadable")]
+    pub(crate) fn lock(&mut self, level: i32) -> Result<(), Code> {
+        match self {
+            File::Host(host) => host.lock(Level::from_code(level)),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(feature = "loadable")]
+    pub(crate) fn unlock(&mut self, level: i32) {
+        if let File::Host(host) = self {
+            host.unlock(Level::from_code(level));
+        }
+    }
+
+    #[cfg(feature = "loadable")]
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(self, File::Host(host) if host.is_reserved())
+    }
+
+    #[cfg(not(feature = "loadable"))]
+    pub(crate) fn lock(&mut self, _level: i32) -> Result<(), Code> {
+        Ok(())
+    }
+
+    #[cfg(not(feature = "loadable"))]
+    pub(crate) fn unlock(&mut self, _level: i32) {}
+
+    #[cfg(not(feature = "loadable"))]
+    pub(crate) fn is_reserved(&self) -> bool {
+        false
+    }
+
+    /// Why a pragma is refused, if it is. The name is in lower case.
+    pub(crate) fn refuses_pragma(&mut self, name: &str, argument: Option<&str>) -> Option<String> {
+        match self {
+            File::Main(main) if main.forbids_pragma(name, argument.is_some()) => {
+                Some(format!("{name} is set by the store and cannot be changed"))
             }
-            File::Scratch(bytes) => bytes.len() as u64,
+            #[cfg(feature = "loadable")]
+            File::Host(host) => host.refuses_pragma(name, argument),
+            _ => None,
         }
     }
 }
@@ -110,21 +204,13 @@ impl File {
 impl MainFile {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, Code> {
         let object = self.object.lock();
-        let size = u64::from(object.page_count().max(1)) * PAGE_BYTES as u64;
-        for (number, inside, part) in pages(offset, buf.len()) {
-            let target = &mut buf[part];
-            match object
-                .page(number)
-                .map_err(|error| self.unreadable(error))?
-            {
-                Some(page) => target.copy_from_slice(&page[inside]),
-                None if number == 1 && object.page_count() == 0 => {
-                    target.copy_from_slice(&template::PAGE_ONE[inside]);
-                }
-                None => target.fill(0),
-            }
+        let end = offset + buf.len() as u64;
+        if object.page_count() == 0 && end <= PAGE_BYTES as u64 {
+            buf.copy_from_slice(&template::PAGE_ONE[offset as usize..end as usize]);
+            return Ok(true);
         }
-        Ok(offset + buf.len() as u64 <= size)
+        pages::read(&object, buf, offset).map_err(|error| self.unreadable(error))?;
+        Ok(end <= pages::size(&object))
     }
 
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
@@ -138,19 +224,7 @@ impl MainFile {
             // A spill may write other pages first; page 1 must stay what reads have seen.
             object.write_page(1, &template::PAGE_ONE)?;
         }
-        for (number, inside, part) in pages(offset, bytes.len()) {
-            if inside.len() == PAGE_BYTES {
-                object.write_page(number, &bytes[part])?;
-            } else {
-                let mut page = [0; PAGE_BYTES];
-                if let Some(old) = object.page(number)? {
-                    page.copy_from_slice(&old);
-                }
-                page[inside].copy_from_slice(&bytes[part]);
-                object.write_page(number, &page)?;
-            }
-        }
-        Ok(())
+        pages::write(&mut object, bytes, offset)
     }
 
     /// A page cannot be read. What the transaction did so far is not concerned.
@@ -159,19 +233,17 @@ impl MainFile {
         sqlite::SQLITE_IOERR_READ
     }
 
-    /// Takes everything back, so that SQLite and the object agree on the committed state.
-    pub(crate) fn forget(&self) {
+    fn forget(&self) {
         self.object.lock().rollback();
+        self.side.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Encodes the transaction and reserves its space.
-    pub(crate) fn reserve(&self) -> Result<(), Code> {
+    fn reserve(&self) -> Result<(), Code> {
         let reserved = self.object.lock().reserve();
         reserved.map_err(|error| self.failed(error))
     }
 
-    /// Appends the transaction.
-    pub(crate) fn publish(&self) -> Result<(), Code> {
+    fn publish(&self) -> Result<(), Code> {
         let published = self.object.lock().publish();
         let ticket = published.map_err(|error| self.failed(error))?;
         if let Some(ticket) = ticket {
@@ -181,21 +253,13 @@ impl MainFile {
     }
 
     fn failed(&self, error: EngineError) -> Code {
-        let code = match &error {
-            EngineError::Quota { .. }
-            | EngineError::Log(LogError::Full { .. } | LogError::TooBig { .. }) => {
-                sqlite::SQLITE_FULL
-            }
-            EngineError::Log(LogError::ReadOnly) => sqlite::SQLITE_READONLY,
-            _ => sqlite::SQLITE_IOERR,
-        };
-        self.forget();
+        let code = pages::write_code(&error);
         *self.side.error.lock() = Some(error);
         code
     }
 
     /// Whether a pragma would change what the bridge relies on. The name is in lower case.
-    pub(crate) fn forbids_pragma(&self, name: &str, has_argument: bool) -> bool {
+    fn forbids_pragma(&self, name: &str, has_argument: bool) -> bool {
         let relied_on = [
             "auto_vacuum",
             "journal_mode",
@@ -210,24 +274,4 @@ impl MainFile {
         ];
         has_argument && relied_on.contains(&name) && !self.side.setting_up.load(Ordering::Relaxed)
     }
-}
-
-/// The pages that a stretch of the file touches: the number from 1, the range inside the page, and the
-/// range inside the stretch.
-fn pages(
-    offset: u64,
-    len: usize,
-) -> impl Iterator<Item = (u32, std::ops::Range<usize>, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset as usize + done;
-        let inside = at % PAGE_BYTES;
-        let taken = (PAGE_BYTES - inside).min(len - done);
-        let part = done..done + taken;
-        done += taken;
-        Some(((at / PAGE_BYTES) as u32 + 1, inside..inside + taken, part))
-    })
 }

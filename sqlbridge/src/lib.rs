@@ -15,13 +15,22 @@ mod cursor;
 mod database;
 mod error;
 mod export;
+#[cfg(feature = "faults")]
+pub mod faults;
+#[cfg(not(feature = "faults"))]
+mod faults;
 #[allow(unsafe_code)]
 mod ffi;
 mod file;
+#[cfg(feature = "loadable")]
+#[allow(unsafe_code)]
+pub mod loadable;
 mod migrations;
+mod pages;
 mod parameters;
 mod row;
 mod running;
+mod scratch;
 mod template;
 mod value;
 #[allow(unsafe_code)]

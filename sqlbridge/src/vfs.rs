@@ -1,404 +1,144 @@
-//! The VFS `dovehouse`: SQLite's calls, carried to [`File`]. A pocket of `unsafe`.
+//! The VFS: SQLite's calls, carried to [`File`](crate::file::File). A pocket of `unsafe`.
 //!
-//! A connection finds its object by a token: [`announce`] puts the object into a table, the token goes
-//! into the file name, and xOpen takes the object out again.
+//! There are two of the kind. `dovehouse-object` is inside: a [`Database`](crate::Database) opens an awake object
+//! by a token. `dovehouse` is for any SQLite in the process, which opens objects by their names; see
+//! [`loadable`](crate::loadable).
 
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod api;
+mod methods;
+mod names;
+mod tokens;
+
+use std::ffi::{CStr, c_int};
 use std::ptr::{null, null_mut};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use libsqlite3_sys as sqlite;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
-use crate::file::{Code, File, MainFile};
+pub(crate) use api::Api;
+pub(crate) use tokens::announce;
 
-/// The VFS's name.
-pub(crate) const NAME: &CStr = c"dovehouse";
-const PATH_BYTES_MAX: usize = 64;
+/// The name by which a [`Database`](crate::Database) opens its connection.
+pub(crate) const NAME: &CStr = Kind::Objects.name();
 
-static ANNOUNCED: Mutex<Option<HashMap<u64, MainFile>>> = Mutex::new(None);
+/// Who opens what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A [`Database`](crate::Database), by a token.
+    Objects,
+    /// Any SQLite, by a name.
+    #[cfg(feature = "loadable")]
+    Host,
+}
 
-/// An object that waits to be opened. Forgotten when dropped.
-pub(crate) struct Token(u64);
-
-impl Token {
-    /// The file name that opens it.
-    pub(crate) fn file_name(&self) -> String {
-        format!("object-{}", self.0)
+impl Kind {
+    const fn name(self) -> &'static CStr {
+        match self {
+            Kind::Objects => c"dovehouse-object",
+            #[cfg(feature = "loadable")]
+            Kind::Host => c"dovehouse",
+        }
     }
-}
 
-impl Drop for Token {
-    fn drop(&mut self) {
-        take(self.0);
+    /// The longest name. SQLite keeps the names of super-journals in a page's room, which may be of 512 bytes.
+    const fn path_bytes_max(self) -> c_int {
+        match self {
+            Kind::Objects => 64,
+            #[cfg(feature = "loadable")]
+            Kind::Host => 512,
+        }
     }
-}
 
-/// Registers the VFS, once for the process, and lets the next open by this token find the file.
-pub(crate) fn announce(file: MainFile) -> Result<Token> {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    register()?;
-    let token = NEXT.fetch_add(1, Ordering::Relaxed);
-    ANNOUNCED.lock().get_or_insert_default().insert(token, file);
-    Ok(Token(token))
-}
-
-fn take(token: u64) -> Option<MainFile> {
-    ANNOUNCED.lock().as_mut()?.remove(&token)
-}
-
-/// What SQLite allocates for an open file. It begins like every file of SQLite.
-#[repr(C)]
-struct RawFile {
-    base: sqlite::sqlite3_file,
-    /// From `Box::into_raw`; null while the file is not open.
-    file: *mut File,
-}
-
-fn register() -> Result<()> {
-    static REGISTERED: OnceLock<c_int> = OnceLock::new();
-    let code = *REGISTERED.get_or_init(|| {
-        let vfs = sqlite::sqlite3_vfs {
-            iVersion: 1,
-            szOsFile: size_of::<RawFile>() as c_int,
-            mxPathname: PATH_BYTES_MAX as c_int,
-            pNext: null_mut(),
-            zName: NAME.as_ptr(),
-            pAppData: null_mut(),
-            xOpen: Some(open),
-            xDelete: Some(delete),
-            xAccess: Some(access),
-            xFullPathname: Some(full_pathname),
-            xDlOpen: None,
-            xDlError: None,
-            xDlSym: None,
-            xDlClose: None,
-            xRandomness: Some(randomness),
-            xSleep: Some(sleep),
-            xCurrentTime: Some(current_time),
-            xGetLastError: None,
-            xCurrentTimeInt64: None,
-            xSetSystemCall: None,
-            xGetSystemCall: None,
-            xNextSystemCall: None,
-        };
-        // SAFETY: the structure is leaked, so it lives as long as SQLite may use it; all callbacks keep
-        // SQLite's contracts. It does not become the default.
-        unsafe { sqlite::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0) }
-    });
-    if code == sqlite::SQLITE_OK {
-        return Ok(());
-    }
-    Err(Error::Sqlite {
-        code,
-        message: "the VFS cannot be registered".into(),
-    })
-}
-
-static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
-    // Version 1: no shared memory, hence no WAL, and no memory mapping.
-    iVersion: 1,
-    xClose: Some(close),
-    xRead: Some(read),
-    xWrite: Some(write),
-    xTruncate: Some(truncate),
-    xSync: Some(sync),
-    xFileSize: Some(file_size),
-    xLock: Some(lock),
-    xUnlock: Some(lock),
-    xCheckReservedLock: Some(check_reserved_lock),
-    xFileControl: Some(file_control),
-    xSectorSize: Some(sector_size),
-    xDeviceCharacteristics: Some(device_characteristics),
-    xShmMap: None,
-    xShmLock: None,
-    xShmBarrier: None,
-    xShmUnmap: None,
-    xFetch: None,
-    xUnfetch: None,
-};
-
-/// Runs a callback's body on its file. A panic must not cross the C frames above: it becomes an I/O
-/// error, and the object's transaction is taken back.
-///
-/// # Safety
-/// `raw` must be a file that [`open`] opened and [`close`] has not closed.
-unsafe fn with(
-    raw: *mut sqlite::sqlite3_file,
-    act: impl FnOnce(&mut File) -> std::result::Result<(), Code>,
-) -> c_int {
-    // SAFETY: SQLite passes the file that it had opened by this VFS, and uses a connection's files from
-    // one thread at a time, so there is no other reference to it.
-    let file = unsafe { &mut *(*raw.cast::<RawFile>()).file };
-    let outcome = catch_unwind(AssertUnwindSafe(|| act(file)));
-    match outcome {
-        Ok(Ok(())) => sqlite::SQLITE_OK,
-        Ok(Err(code)) => code,
-        Err(_panic) => {
-            let _second_panic = catch_unwind(AssertUnwindSafe(|| {
-                if let File::Main(main) = file {
-                    main.forget();
-                }
-            }));
-            sqlite::SQLITE_IOERR
+    /// What SQLite appends to a database's name for other files' names, if anybody looks at those.
+    const fn suffix_bytes(self) -> Option<usize> {
+        match self {
+            Kind::Objects => None,
+            #[cfg(feature = "loadable")]
+            Kind::Host => Some(16),
         }
     }
 }
 
-unsafe extern "C" fn open(
-    _vfs: *mut sqlite::sqlite3_vfs,
-    name: sqlite::sqlite3_filename,
-    raw: *mut sqlite::sqlite3_file,
-    flags: c_int,
-    out_flags: *mut c_int,
-) -> c_int {
-    let raw = raw.cast::<RawFile>();
-    // SAFETY: SQLite gives `szOsFile` bytes for the file. Without methods it does not call xClose.
-    unsafe { (*raw).base.pMethods = null() };
-    let file = if flags & sqlite::SQLITE_OPEN_MAIN_DB != 0 {
-        // SAFETY: a main database has a NUL-terminated name.
-        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-        let token = name
-            .strip_prefix("object-")
-            .and_then(|token| token.parse().ok());
-        token.and_then(take).map(File::Main)
-    } else if flags & sqlite::SQLITE_OPEN_WAL != 0 {
-        None
-    } else {
-        Some(File::Scratch(Vec::new()))
-    };
-    let Some(file) = file else {
-        return sqlite::SQLITE_CANTOPEN;
-    };
-    // SAFETY: as above; `out_flags` may be null.
-    unsafe {
-        (*raw).file = Box::into_raw(Box::new(file));
-        (*raw).base.pMethods = &raw const METHODS;
-        if !out_flags.is_null() {
-            *out_flags = flags;
-        }
-    }
-    sqlite::SQLITE_OK
+/// What the callbacks know of their VFS. Never freed, as SQLite may call them for ever.
+struct Vfs {
+    api: Api,
+    kind: Kind,
+    /// The VFS of the operating system, for what is not about files.
+    system: *mut sqlite::sqlite3_vfs,
 }
 
-unsafe extern "C" fn close(raw: *mut sqlite::sqlite3_file) -> c_int {
-    let raw = raw.cast::<RawFile>();
-    // SAFETY: `open` put a box there, and SQLite closes a file once.
-    let file = unsafe { Box::from_raw((*raw).file) };
-    // SAFETY: the memory is still SQLite's file; nothing uses it after this.
-    unsafe { (*raw).base.pMethods = null() };
-    drop(file);
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn read(
-    raw: *mut sqlite::sqlite3_file,
-    buf: *mut c_void,
-    len: c_int,
-    offset: sqlite::sqlite3_int64,
-) -> c_int {
-    // SAFETY: SQLite gives a buffer of `len` bytes.
-    let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), len as usize) };
-    // SAFETY: the file is open.
-    unsafe {
-        with(raw, |file| match file.read(buf, offset as u64)? {
-            true => Ok(()),
-            false => Err(sqlite::SQLITE_IOERR_SHORT_READ),
-        })
+impl Vfs {
+    fn name(&self) -> &'static CStr {
+        self.kind.name()
     }
 }
 
-unsafe extern "C" fn write(
-    raw: *mut sqlite::sqlite3_file,
-    bytes: *const c_void,
-    len: c_int,
-    offset: sqlite::sqlite3_int64,
-) -> c_int {
-    // SAFETY: SQLite gives `len` bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len as usize) };
-    // SAFETY: the file is open.
-    unsafe { with(raw, |file| file.write(bytes, offset as u64)) }
+/// A registered VFS, for a list of them.
+struct Registered {
+    kind: Kind,
+    /// Which SQLite: a process may have several.
+    register: usize,
+    raw: *mut sqlite::sqlite3_vfs,
 }
 
-unsafe extern "C" fn truncate(
-    raw: *mut sqlite::sqlite3_file,
-    size: sqlite::sqlite3_int64,
-) -> c_int {
-    // SAFETY: the file is open.
-    unsafe {
-        with(raw, |file| {
-            file.truncate(size as u64);
-            Ok(())
-        })
-    }
-}
+// SAFETY: the structure behind `raw` is never freed, and only SQLite changes it, under its own lock.
+unsafe impl Send for Registered {}
 
-/// Durability is the ticket's: see `FCNTL_SYNC`, which comes first.
-unsafe extern "C" fn sync(_raw: *mut sqlite::sqlite3_file, _flags: c_int) -> c_int {
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn file_size(
-    raw: *mut sqlite::sqlite3_file,
-    size: *mut sqlite::sqlite3_int64,
-) -> c_int {
-    // SAFETY: the file is open, and SQLite gives a place for the size.
-    unsafe {
-        with(raw, |file| {
-            *size = file.size() as sqlite::sqlite3_int64;
-            Ok(())
-        })
-    }
-}
-
-/// An object has one owner, so there is nothing to exclude.
-unsafe extern "C" fn lock(_raw: *mut sqlite::sqlite3_file, _level: c_int) -> c_int {
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn check_reserved_lock(
-    _raw: *mut sqlite::sqlite3_file,
-    reserved: *mut c_int,
-) -> c_int {
-    // SAFETY: SQLite gives a place for the answer.
-    unsafe { *reserved = 0 };
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn file_control(
-    raw: *mut sqlite::sqlite3_file,
-    operation: c_int,
-    argument: *mut c_void,
-) -> c_int {
-    // SAFETY: the file is open; the arguments are what SQLite documents for each operation.
-    unsafe {
-        with(raw, |file| {
-            let File::Main(main) = file else {
-                return Err(sqlite::SQLITE_NOTFOUND);
-            };
-            match operation {
-                sqlite::SQLITE_FCNTL_SYNC => main.reserve(),
-                sqlite::SQLITE_FCNTL_COMMIT_PHASETWO => main.publish(),
-                sqlite::SQLITE_FCNTL_PRAGMA => pragma(main, argument.cast()),
-                sqlite::SQLITE_FCNTL_HAS_MOVED => {
-                    *argument.cast::<c_int>() = 0;
-                    Ok(())
-                }
-                sqlite::SQLITE_FCNTL_VFSNAME => {
-                    *argument.cast::<*mut c_char>() = allocate(NAME);
-                    Ok(())
-                }
-                _ => Err(sqlite::SQLITE_NOTFOUND),
+/// Registers a VFS, or the same one again: SQLite may have been shut down since, which makes the operating
+/// system's the default one. Returns a result code.
+pub(crate) fn register(api: Api, kind: Kind, as_default: bool) -> c_int {
+    static REGISTERED: Mutex<Vec<Registered>> = Mutex::new(Vec::new());
+    let mut registered = REGISTERED.lock();
+    let register = api.vfs_register as usize;
+    let known = registered
+        .iter()
+        .find(|known| known.kind == kind && known.register == register);
+    let raw = match known {
+        Some(known) => known.raw,
+        None => {
+            // SAFETY: null asks for the default one, which lives as long as SQLite.
+            let system = unsafe { (api.vfs_find)(null()) };
+            if system.is_null() {
+                return sqlite::SQLITE_ERROR;
             }
-        })
-    }
-}
-
-/// # Safety
-/// `words` must be the argument of `SQLITE_FCNTL_PRAGMA`: a place for a message, the pragma's name, and
-/// its argument or null.
-unsafe fn pragma(main: &MainFile, words: *mut *mut c_char) -> std::result::Result<(), Code> {
-    // SAFETY: the caller's promise.
-    let (name, has_argument) =
-        unsafe { (CStr::from_ptr(*words.add(1)), !(*words.add(2)).is_null()) };
-    let name = name.to_string_lossy().to_ascii_lowercase();
-    if !main.forbids_pragma(&name, has_argument) {
-        return Err(sqlite::SQLITE_NOTFOUND); // SQLite's own business.
-    }
-    let message = CString::new(format!("{name} is set by the store and cannot be changed"))
-        .unwrap_or_default();
-    // SAFETY: SQLite frees the message, which is its own memory.
-    unsafe { *words = allocate(&message) };
-    Err(sqlite::SQLITE_ERROR)
-}
-
-/// A copy of a text in SQLite's memory.
-fn allocate(text: &CStr) -> *mut c_char {
-    // SAFETY: the format takes one NUL-terminated text.
-    unsafe { sqlite::sqlite3_mprintf(c"%s".as_ptr(), text.as_ptr()) }
-}
-
-/// A power cut never tears a page here, since pages become durable by the log's records.
-unsafe extern "C" fn sector_size(_raw: *mut sqlite::sqlite3_file) -> c_int {
-    512
-}
-
-unsafe extern "C" fn device_characteristics(_raw: *mut sqlite::sqlite3_file) -> c_int {
-    sqlite::SQLITE_IOCAP_POWERSAFE_OVERWRITE
-        | sqlite::SQLITE_IOCAP_SAFE_APPEND
-        | sqlite::SQLITE_IOCAP_SEQUENTIAL
-        | sqlite::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN
-}
-
-/// Journals are scratch: there is nothing to delete, and none is ever found.
-unsafe extern "C" fn delete(
-    _vfs: *mut sqlite::sqlite3_vfs,
-    _name: *const c_char,
-    _sync: c_int,
-) -> c_int {
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn access(
-    _vfs: *mut sqlite::sqlite3_vfs,
-    _name: *const c_char,
-    _flags: c_int,
-    found: *mut c_int,
-) -> c_int {
-    // SAFETY: SQLite gives a place for the answer.
-    unsafe { *found = 0 };
-    sqlite::SQLITE_OK
-}
-
-unsafe extern "C" fn full_pathname(
-    _vfs: *mut sqlite::sqlite3_vfs,
-    name: *const c_char,
-    len: c_int,
-    out: *mut c_char,
-) -> c_int {
-    // SAFETY: the name is NUL-terminated, and `out` has room for `len` bytes.
-    unsafe {
-        let name = CStr::from_ptr(name).to_bytes_with_nul();
-        if name.len() > len as usize {
-            return sqlite::SQLITE_CANTOPEN;
+            let raw = new_vfs(Vfs { api, kind, system });
+            registered.push(Registered {
+                kind,
+                register,
+                raw,
+            });
+            raw
         }
-        std::ptr::copy_nonoverlapping(name.as_ptr().cast(), out, name.len());
-    }
-    sqlite::SQLITE_OK
+    };
+    // SAFETY: the structure lives for ever, and its callbacks keep SQLite's contracts.
+    unsafe { (api.vfs_register)(raw, c_int::from(as_default)) }
 }
 
-/// The VFS of the operating system, for what is not about files.
-fn default_vfs() -> *mut sqlite::sqlite3_vfs {
-    // SAFETY: null asks for the default one, which lives as long as the process.
-    unsafe { sqlite::sqlite3_vfs_find(null()) }
-}
-
-unsafe extern "C" fn randomness(
-    _vfs: *mut sqlite::sqlite3_vfs,
-    len: c_int,
-    out: *mut c_char,
-) -> c_int {
-    let vfs = default_vfs();
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { (*vfs).xRandomness.map_or(0, |call| call(vfs, len, out)) }
-}
-
-unsafe extern "C" fn sleep(_vfs: *mut sqlite::sqlite3_vfs, microseconds: c_int) -> c_int {
-    let vfs = default_vfs();
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { (*vfs).xSleep.map_or(0, |call| call(vfs, microseconds)) }
-}
-
-unsafe extern "C" fn current_time(_vfs: *mut sqlite::sqlite3_vfs, out: *mut f64) -> c_int {
-    let vfs = default_vfs();
-    // SAFETY: the arguments are passed on as they came.
-    unsafe {
-        (*vfs)
-            .xCurrentTime
-            .map_or(sqlite::SQLITE_ERROR, |call| call(vfs, out))
-    }
+fn new_vfs(vfs: Vfs) -> *mut sqlite::sqlite3_vfs {
+    let kind = vfs.kind;
+    let vfs: &'static Vfs = Box::leak(Box::new(vfs));
+    Box::into_raw(Box::new(sqlite::sqlite3_vfs {
+        iVersion: 1,
+        szOsFile: size_of::<methods::RawFile>() as c_int,
+        mxPathname: kind.path_bytes_max(),
+        pNext: null_mut(),
+        zName: kind.name().as_ptr(),
+        pAppData: std::ptr::from_ref(vfs).cast_mut().cast(),
+        xOpen: Some(names::open),
+        xDelete: Some(names::delete),
+        xAccess: Some(names::access),
+        xFullPathname: Some(names::full_pathname),
+        xDlOpen: Some(names::dl_open),
+        xDlError: Some(names::dl_error),
+        xDlSym: Some(names::dl_symbol),
+        xDlClose: Some(names::dl_close),
+        xRandomness: Some(names::randomness),
+        xSleep: Some(names::sleep),
+        xCurrentTime: Some(names::current_time),
+        xGetLastError: None,
+        xCurrentTimeInt64: None,
+        xSetSystemCall: None,
+        xGetSystemCall: None,
+        xNextSystemCall: None,
+    }))
 }

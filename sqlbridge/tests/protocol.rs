@@ -321,7 +321,7 @@ fn statements_that_would_leave_the_turn_or_the_object_are_refused() {
         .unwrap()
         .one()
         .unwrap();
-    assert_eq!(mode.get::<String>(0).unwrap(), "memory");
+    assert_eq!(mode.get::<String>(0).unwrap(), "truncate");
     awake.run("INSERT INTO t(b) VALUES (1)");
     awake.commit();
     awake.assert_whole();
