@@ -10,8 +10,6 @@ use crate::value::{Row, Rows, Value};
 
 /// Statements that are kept, by their text.
 const CACHE_MAX: usize = 16;
-/// SQLite's code for what the authorizer denied.
-const AUTH: i32 = libsqlite3_sys::SQLITE_AUTH;
 
 /// A connection to a database: a file by [`Connection::open_file`], or an object's, which is in a
 /// [`Database`](crate::Database). Can be moved to another thread, not shared.
@@ -99,11 +97,7 @@ impl Connection {
         if let Some((names, statement)) = self.take_cached(sql) {
             return Ok((names, statement, ""));
         }
-        let prepared = self
-            .handle
-            .prepare(sql)
-            .map_err(|error| explain_denial(error, sql))?;
-        match prepared {
+        match self.handle.prepare(sql)? {
             (Some(statement), taken) => {
                 Ok((statement.column_names().into(), statement, &sql[taken..]))
             }
@@ -196,24 +190,6 @@ fn is_blank(mut sql: &str) -> bool {
         } else {
             return sql.is_empty();
         }
-    }
-}
-
-/// "not authorized" alone helps nobody.
-fn explain_denial(error: Error, sql: &str) -> Error {
-    match error {
-        Error::Sqlite { code: AUTH, .. } => {
-            let what = sql
-                .trim_start()
-                .split([' ', '\n', '\t', ';', '('])
-                .next()
-                .unwrap_or_default();
-            Error::Denied {
-                what: what.to_ascii_uppercase(),
-                instead: "a turn is a transaction, transaction() nests one, and there is no other database",
-            }
-        }
-        other => other,
     }
 }
 

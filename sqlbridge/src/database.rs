@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::ffi::Handle;
 use crate::file::{MainFile, SharedObject, Side};
+use crate::policy::SqlPolicy;
 use crate::value::{Rows, Value};
 use crate::vfs;
 
@@ -52,9 +53,14 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the object's database. An object without one gets it with the first statement that
-    /// writes.
+    /// Opens the object's database, under [`SqlPolicy::native`]. An object without one gets it with the
+    /// first statement that writes.
     pub fn open(object: SharedObject) -> Result<Self> {
+        Self::open_with(object, &SqlPolicy::native())
+    }
+
+    /// The same, under another policy.
+    pub fn open_with(object: SharedObject, policy: &SqlPolicy) -> Result<Self> {
         let side = Arc::new(Side::default());
         side.setting_up.store(true, Ordering::Relaxed);
         let token = vfs::announce(MainFile {
@@ -62,7 +68,7 @@ impl Database {
             side: side.clone(),
         })?;
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
-        handle.restrict()?;
+        handle.restrict(policy)?;
         let connection = Connection::new(handle);
         connection.exec(SETUP, &[])?;
         side.setting_up.store(false, Ordering::Relaxed);

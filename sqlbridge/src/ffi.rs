@@ -1,23 +1,25 @@
 //! SQLite's C interface, made safe: connections and statements. The other pocket of `unsafe` is the
 //! VFS.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
 
 use libsqlite3_sys as sqlite;
 
 use crate::error::{Error, Result};
+use crate::hooks::{Hooks, Used};
+use crate::policy::SqlPolicy;
 use crate::value::Value;
 
 /// An open connection. Closed when dropped; its statements must be gone by then.
 #[derive(Debug)]
 pub(crate) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
-    /// Whether the bridge itself, and not the application, prepares statements now. Shared with the
-    /// authorizer by address, so it lives as long as the connection.
-    internal: Arc<AtomicBool>,
+    /// The answers to SQLite's callbacks, which have their address. Never cloned, so that they move with the
+    /// connection; a `Box` would not do, since moving one claims that nobody else points into it.
+    hooks: Rc<Hooks>,
 }
 
 // SAFETY: a connection opened with NOMUTEX may be used from any thread, but from one at a time. A
@@ -29,6 +31,8 @@ unsafe impl Send for Handle {}
 #[derive(Debug)]
 pub(crate) struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
+    /// Of its budget, by the run that is under way.
+    used: Cell<Used>,
 }
 
 // SAFETY: a statement belongs to a connection and is used where that is used: see `Handle`. The
@@ -69,15 +73,15 @@ impl Handle {
         };
         let handle = Handle {
             raw,
-            internal: Arc::new(AtomicBool::new(true)),
+            hooks: Rc::new(Hooks::new()),
         };
         handle.check(code)?;
         Ok(handle)
     }
 
     /// Tightens what an application may do: no loaded extensions, no writes to the schema table, no
-    /// lookaside memory, and the rules of [`authorize`].
-    pub(crate) fn restrict(&self) -> Result<()> {
+    /// lookaside memory, and the rules of a policy.
+    pub(crate) fn restrict(&self, policy: &SqlPolicy) -> Result<()> {
         let raw = self.raw.as_ptr();
         let switches = [
             (sqlite::SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -102,34 +106,34 @@ impl Handle {
             )
         };
         self.check(code)?;
-        let internal = Arc::as_ptr(&self.internal).cast_mut().cast::<c_void>();
-        // SAFETY: the callback reads the flag behind `internal`, which the connection keeps alive.
-        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), internal) };
+        // SAFETY: the connection is open, and dropped before the hooks, which are its own.
+        let code = unsafe { self.hooks.install(raw, policy) };
         self.check(code)
     }
 
     /// Runs `act` with the application's rules off.
     pub(crate) fn internally<R>(&self, act: impl FnOnce() -> R) -> R {
-        let before = self.internal.swap(true, Ordering::Relaxed);
+        let before = self.hooks.internal.replace(true);
         let result = act();
-        self.internal.store(before, Ordering::Relaxed);
+        self.hooks.internal.set(before);
         result
     }
 
     /// Whether the application's rules are off.
     pub(crate) fn is_internal(&self) -> bool {
-        self.internal.load(Ordering::Relaxed)
+        self.hooks.internal.get()
     }
 
     /// From now on statements are the application's.
     pub(crate) fn hand_over(&self) {
-        self.internal.store(false, Ordering::Relaxed);
+        self.hooks.internal.set(false);
     }
 
     /// Prepares the first statement of a text. Returns it, if there is one, and how many bytes it took.
     pub(crate) fn prepare(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
         let len = c_int::try_from(sql.len())
             .map_err(|_| Error::Type("an SQL text of more than 2 GiB".into()))?;
+        self.hooks.before_prepare(sql)?;
         let (mut raw, mut tail) = (null_mut(), null());
         let start = sql.as_ptr().cast::<c_char>();
         // SAFETY: the text has `len` bytes; it need not be NUL-terminated. `tail` points into it.
@@ -138,11 +142,13 @@ impl Handle {
         };
         self.check(code)?;
         // SAFETY: both pointers are into the same text.
-        let taken = unsafe { tail.offset_from(start) };
-        Ok((
-            NonNull::new(raw).map(|raw| Statement { raw }),
-            taken as usize,
-        ))
+        let taken = unsafe { tail.offset_from(start) } as usize;
+        let statement = NonNull::new(raw).map(|raw| Statement {
+            raw,
+            used: Cell::default(),
+        });
+        self.hooks.after_prepare(&sql[..taken])?;
+        Ok((statement, taken))
     }
 
     /// Whether no transaction is open.
@@ -167,6 +173,9 @@ impl Handle {
 
     /// The error of the call that just failed.
     pub(crate) fn error(&self, code: c_int) -> Error {
+        if let Some(error) = self.hooks.explain(code) {
+            return error;
+        }
         // SAFETY: the message is NUL-terminated and valid until the next call on the connection.
         let message = unsafe { CStr::from_ptr(sqlite::sqlite3_errmsg(self.raw.as_ptr())) };
         Error::Sqlite {
@@ -236,8 +245,11 @@ impl Statement {
 
     /// Runs it up to its next row, or to its end.
     pub(crate) fn step(&self, handle: &Handle) -> Result<Step> {
+        let outer = handle.hooks.before_step(self.used.get());
         // SAFETY: the statement is alive, and belongs to this connection.
-        match unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) } {
+        let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
+        self.used.set(handle.hooks.after_step(outer));
+        match code {
             sqlite::SQLITE_ROW => Ok(Step::Row),
             sqlite::SQLITE_DONE => Ok(Step::Done),
             code => Err(handle.error(code)),
@@ -253,6 +265,7 @@ impl Statement {
 
     /// Makes it ready to run again, without parameters.
     pub(crate) fn reset(&self) {
+        self.used.take();
         // SAFETY: the statement is alive. Both calls only repeat the error of the last step.
         unsafe {
             sqlite::sqlite3_reset(self.raw.as_ptr());
@@ -317,30 +330,4 @@ unsafe fn slice<'a>(start: *const u8, len: c_int) -> &'a [u8] {
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(start, len as usize) }
-}
-
-/// Decides what an application's statement may do. Transactions are the turn's, and there is no other
-/// database than the object's.
-unsafe extern "C" fn authorize(
-    internal: *mut c_void,
-    action: c_int,
-    _first: *const c_char,
-    _second: *const c_char,
-    _database: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    // SAFETY: `restrict` registered the address of the connection's flag.
-    let internal = unsafe { &*internal.cast::<AtomicBool>() };
-    let denied = matches!(
-        action,
-        sqlite::SQLITE_TRANSACTION
-            | sqlite::SQLITE_SAVEPOINT
-            | sqlite::SQLITE_ATTACH
-            | sqlite::SQLITE_DETACH
-    );
-    if denied && !internal.load(Ordering::Relaxed) {
-        sqlite::SQLITE_DENY
-    } else {
-        sqlite::SQLITE_OK
-    }
 }

@@ -10,6 +10,7 @@
 
 #![deny(unsafe_code)]
 
+mod allowed;
 mod connection;
 mod database;
 mod error;
@@ -17,7 +18,11 @@ mod export;
 #[allow(unsafe_code)]
 mod ffi;
 mod file;
+#[allow(unsafe_code)]
+mod hooks;
+mod policy;
 mod template;
+mod text;
 mod value;
 #[allow(unsafe_code)]
 mod vfs;
@@ -26,4 +31,5 @@ pub use connection::Connection;
 pub use database::Database;
 pub use error::{Error, Result};
 pub use file::SharedObject;
+pub use policy::{Budget, Limit, Rule, SqlPolicy};
 pub use value::{Column, FromValue, Row, Rows, Value};
