@@ -191,7 +191,8 @@ impl Database {
 
     /// What SQLite finds wrong with the database; empty if nothing.
     pub fn integrity_check(&self) -> Result<Vec<String>> {
-        self.connection.integrity_check()
+        let handle = self.connection.handle();
+        handle.internally(|| self.connection.integrity_check())
     }
 
     /// Writes the database of an object to a new file that stock SQLite opens, and syncs it. Fails if

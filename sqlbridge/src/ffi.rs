@@ -9,7 +9,9 @@ use std::rc::Rc;
 use libsqlite3_sys as sqlite;
 
 use crate::error::{Error, Result};
+use crate::functions::Learned;
 use crate::hooks::{Hooks, Used};
+use crate::limited::{self, Rewritten};
 use crate::policy::SqlPolicy;
 use crate::value::Value;
 
@@ -20,6 +22,7 @@ pub(crate) struct Handle {
     /// The answers to SQLite's callbacks, which have their address. Never cloned, so that they move with the
     /// connection; a `Box` would not do, since moving one claims that nobody else points into it.
     hooks: Rc<Hooks>,
+    learned: Learned,
 }
 
 // SAFETY: a connection opened with NOMUTEX may be used from any thread, but from one at a time. A
@@ -33,6 +36,8 @@ pub(crate) struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
     /// Of its budget, by the run that is under way.
     used: Cell<Used>,
+    /// Whether that run has given rows.
+    gave_rows: Cell<bool>,
 }
 
 // SAFETY: a statement belongs to a connection and is used where that is used: see `Handle`. The
@@ -74,6 +79,7 @@ impl Handle {
         let handle = Handle {
             raw,
             hooks: Rc::new(Hooks::new()),
+            learned: Learned::default(),
         };
         handle.check(code)?;
         Ok(handle)
@@ -131,6 +137,45 @@ impl Handle {
 
     /// Prepares the first statement of a text. Returns it, if there is one, and how many bytes it took.
     pub(crate) fn prepare(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
+        loop {
+            match self.prepare_as_it_is(sql) {
+                Err(error) if self.learn(&error) => {}
+                Err(error) if limited::is_suspect(&error) => {
+                    let Some(rewritten) = limited::rewrite(sql)? else {
+                        return Err(error);
+                    };
+                    return self.prepare_rewritten(&rewritten);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn prepare_rewritten(&self, rewritten: &Rewritten) -> Result<(Option<Statement>, usize)> {
+        let (statement, _) = self.prepare(&rewritten.text).map_err(limited::explain)?;
+        if self.hides_rowid(&rewritten.table)? {
+            return Err(limited::hidden_rowid());
+        }
+        Ok((statement, rewritten.taken))
+    }
+
+    /// Whether a table has a column that SQLite would take for the rowid.
+    fn hides_rowid(&self, table: &str) -> Result<bool> {
+        self.internally(|| {
+            let (statement, _) = self.prepare_as_it_is(limited::HIDES_ROWID)?;
+            let statement = statement.expect("the text is a statement");
+            statement.bind(self, 1, &table.into())?;
+            Ok(statement.step(self)? == Step::Row)
+        })
+    }
+
+    /// Learns the function for whose lack a call failed, if it can be had.
+    fn learn(&self, error: &Error) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { self.learned.learn(self.raw.as_ptr(), error) }
+    }
+
+    fn prepare_as_it_is(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
         let len = c_int::try_from(sql.len())
             .map_err(|_| Error::Type("an SQL text of more than 2 GiB".into()))?;
         self.hooks.before_prepare(sql)?;
@@ -146,6 +191,7 @@ impl Handle {
         let statement = NonNull::new(raw).map(|raw| Statement {
             raw,
             used: Cell::default(),
+            gave_rows: Cell::default(),
         });
         self.hooks.after_prepare(&sql[..taken])?;
         Ok((statement, taken))
@@ -245,14 +291,25 @@ impl Statement {
 
     /// Runs it up to its next row, or to its end.
     pub(crate) fn step(&self, handle: &Handle) -> Result<Step> {
-        let outer = handle.hooks.before_step(self.used.get());
-        // SAFETY: the statement is alive, and belongs to this connection.
-        let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
-        self.used.set(handle.hooks.after_step(outer));
-        match code {
-            sqlite::SQLITE_ROW => Ok(Step::Row),
-            sqlite::SQLITE_DONE => Ok(Step::Done),
-            code => Err(handle.error(code)),
+        loop {
+            let outer = handle.hooks.before_step(self.used.get());
+            // SAFETY: the statement is alive, and belongs to this connection.
+            let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
+            self.used.set(handle.hooks.after_step(outer));
+            let error = match code {
+                sqlite::SQLITE_ROW => {
+                    self.gave_rows.set(true);
+                    return Ok(Step::Row);
+                }
+                sqlite::SQLITE_DONE => return Ok(Step::Done),
+                code => handle.error(code),
+            };
+            // SQLite prepares it again after a change of the schema, which may ask for more functions.
+            if self.gave_rows.get() || !handle.learn(&error) {
+                return Err(error);
+            }
+            // SAFETY: the statement is alive. The parameters stay.
+            unsafe { sqlite::sqlite3_reset(self.raw.as_ptr()) };
         }
     }
 
@@ -266,6 +323,7 @@ impl Statement {
     /// Makes it ready to run again, without parameters.
     pub(crate) fn reset(&self) {
         self.used.take();
+        self.gave_rows.set(false);
         // SAFETY: the statement is alive. Both calls only repeat the error of the last step.
         unsafe {
             sqlite::sqlite3_reset(self.raw.as_ptr());

@@ -105,16 +105,15 @@ impl Hooks {
 
     /// After it was prepared, likewise.
     pub(crate) fn after_prepare(&self, sql: &str) -> Result<(), Error> {
-        if self.internal.get() || !text::first_word(sql).eq_ignore_ascii_case("ALTER") {
+        if self.internal.get() {
             return Ok(());
         }
-        let Some(name) = text::new_table_name(sql) else {
-            return Ok(());
-        };
-        match self.policy.get().judge_new_name(&name) {
-            Some(rule) => Err(denied(rule, &name)),
-            None => Ok(()),
+        for name in text::names_that_sqlite_does_not_tell(sql) {
+            if let Some(rule) = self.policy.get().judge(&Action::Name(&name)) {
+                return Err(denied(rule, &name));
+            }
         }
+        Ok(())
     }
 
     /// Before a step of a statement that has used this. Returns what [`Hooks::after_step`] wants back.
@@ -232,12 +231,29 @@ unsafe extern "C" fn authorize(
     .iter()
     .flatten()
     .all(|action| hooks.permits(action));
-    if permitted {
-        sqlite::SQLITE_OK
-    } else {
-        sqlite::SQLITE_DENY
+    match action {
+        _ if permitted => sqlite::SQLITE_OK,
+        // These go through all tables, and pass over those that they may not touch.
+        sqlite::SQLITE_ANALYZE | sqlite::SQLITE_REINDEX => {
+            hooks.refused.take();
+            sqlite::SQLITE_IGNORE
+        }
+        _ => sqlite::SQLITE_DENY,
     }
 }
+
+/// Actions that make something. SQLite calls a table `temp.t` a plain one, so it goes by the schema.
+const CREATES: [c_int; 9] = [
+    sqlite::SQLITE_CREATE_INDEX,
+    sqlite::SQLITE_CREATE_TABLE,
+    sqlite::SQLITE_CREATE_TEMP_INDEX,
+    sqlite::SQLITE_CREATE_TEMP_TABLE,
+    sqlite::SQLITE_CREATE_TEMP_TRIGGER,
+    sqlite::SQLITE_CREATE_TEMP_VIEW,
+    sqlite::SQLITE_CREATE_TRIGGER,
+    sqlite::SQLITE_CREATE_VIEW,
+    sqlite::SQLITE_CREATE_VTABLE,
+];
 
 /// What the authorizer's arguments mean.
 fn actions<'a>(
@@ -246,16 +262,18 @@ fn actions<'a>(
     second: Option<&'a str>,
     schema: Option<&'a str>,
 ) -> [Option<Action<'a>>; 3] {
-    let elsewhere = schema
-        .filter(|schema| !["main", "temp"].contains(schema))
-        .map(Action::OtherDatabase);
+    let place = |schema: Option<&'a str>| match schema? {
+        "main" => None,
+        "temp" if CREATES.contains(&action) => Some(Action::Temporary(first.unwrap_or("temp"))),
+        "temp" => None,
+        other => Some(Action::OtherDatabase(other)),
+    };
     let (one, two) = (first.map(Action::Name), second.map(Action::Name));
     match action {
-        sqlite::SQLITE_TRANSACTION => [
-            Some(Action::Transaction(first.unwrap_or("BEGIN"))),
-            None,
-            None,
-        ],
+        sqlite::SQLITE_TRANSACTION => {
+            let word = first.unwrap_or("BEGIN");
+            [Some(Action::Transaction(word)), None, None]
+        }
         sqlite::SQLITE_SAVEPOINT => {
             let word = match first {
                 Some("BEGIN") | None => "SAVEPOINT",
@@ -271,31 +289,22 @@ fn actions<'a>(
                 name,
                 argument: second,
             });
-            [elsewhere, pragma, None]
+            [place(schema), pragma, None]
         }
-        sqlite::SQLITE_CREATE_TEMP_INDEX | sqlite::SQLITE_DROP_TEMP_INDEX => {
-            [Some(Action::Temporary("a temporary index")), one, two]
-        }
-        sqlite::SQLITE_CREATE_TEMP_TABLE | sqlite::SQLITE_DROP_TEMP_TABLE => {
-            [Some(Action::Temporary("a temporary table")), one, None]
-        }
-        sqlite::SQLITE_CREATE_TEMP_TRIGGER | sqlite::SQLITE_DROP_TEMP_TRIGGER => {
-            [Some(Action::Temporary("a temporary trigger")), one, two]
-        }
-        sqlite::SQLITE_CREATE_TEMP_VIEW | sqlite::SQLITE_DROP_TEMP_VIEW => {
-            [Some(Action::Temporary("a temporary view")), one, None]
-        }
-        sqlite::SQLITE_CREATE_VTABLE | sqlite::SQLITE_DROP_VTABLE => {
+        sqlite::SQLITE_CREATE_VTABLE => {
             let module = second.map(|module| Action::VirtualTable { module });
-            [elsewhere, module, one]
+            [place(schema), module, one]
         }
-        // The second name is a table, or its new one.
+        // Here the schema comes first, and a column may come last.
+        sqlite::SQLITE_ALTER_TABLE => [place(first), two, None],
+        // The second name is a table.
         sqlite::SQLITE_CREATE_INDEX
+        | sqlite::SQLITE_CREATE_TEMP_INDEX
         | sqlite::SQLITE_DROP_INDEX
         | sqlite::SQLITE_CREATE_TRIGGER
-        | sqlite::SQLITE_DROP_TRIGGER
-        | sqlite::SQLITE_ALTER_TABLE => [elsewhere, one, two],
+        | sqlite::SQLITE_CREATE_TEMP_TRIGGER
+        | sqlite::SQLITE_DROP_TRIGGER => [place(schema), one, two],
         // The second one is a column, or there is none.
-        _ => [elsewhere, one, None],
+        _ => [place(schema), one, None],
     }
 }

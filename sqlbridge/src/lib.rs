@@ -19,7 +19,11 @@ mod export;
 mod ffi;
 mod file;
 #[allow(unsafe_code)]
+mod functions;
+#[allow(unsafe_code)]
 mod hooks;
+mod limited;
+mod math;
 mod policy;
 mod template;
 mod text;

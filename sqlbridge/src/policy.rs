@@ -75,7 +75,12 @@ impl SqlPolicy {
     /// With another limit. One above what SQLite was built with means that.
     #[must_use]
     pub const fn limit(mut self, limit: Limit, value: u32) -> Self {
-        self.limits[limit as usize] = Some(value);
+        let too_few_columns = matches!(limit, Limit::Columns) && value < SCHEMA_COLUMNS;
+        self.limits[limit as usize] = Some(if too_few_columns {
+            SCHEMA_COLUMNS
+        } else {
+            value
+        });
         self
     }
 
@@ -136,11 +141,6 @@ impl SqlPolicy {
         }
         (!takes.accepts(argument)).then_some(Rule::PragmaArgument)
     }
-
-    /// Which rule refuses a new name of a table, of which SQLite's authorizer does not hear.
-    pub(crate) fn judge_new_name(&self, name: &str) -> Option<Rule> {
-        self.judge(&Action::Name(name))
-    }
 }
 
 impl Default for SqlPolicy {
@@ -182,7 +182,10 @@ fn is_in(list: &[&str], name: &str) -> bool {
 
 impl Argument {
     fn accepts(self, argument: Option<&str>) -> bool {
-        let is_number = |text: &str| text.parse::<i64>().is_ok();
+        let is_number = |text: &str| match text.strip_prefix("0x") {
+            Some(digits) => i64::from_str_radix(digits, 16).is_ok(),
+            None => text.parse::<i64>().is_ok(),
+        };
         match self {
             Argument::Never => argument.is_none(),
             Argument::Name => argument.is_some(),
@@ -230,7 +233,8 @@ pub enum Limit {
     ValueBytes,
     /// Bytes of a statement's text.
     SqlBytes,
-    /// Columns of a table, an index or a result.
+    /// Columns of a table, an index or a result: at least 5, which SQLite's own schema table has. A
+    /// database whose tables have more cannot be read.
     Columns,
     /// Parameters of a statement.
     Parameters,
@@ -247,6 +251,9 @@ pub enum Limit {
     /// Depth of triggers that set off triggers.
     TriggerDepth,
 }
+
+/// Columns of SQLite's schema table.
+const SCHEMA_COLUMNS: u32 = 5;
 
 /// SQLite's numbers, in the order of [`Limit`].
 const LIMITS: [i32; 10] = [

@@ -125,13 +125,22 @@ pub(crate) fn first_word(sql: &str) -> &str {
     tokens.next().map_or("", |token| &sql[token.at])
 }
 
-/// The new name of a table, if the statement is `ALTER TABLE … RENAME TO …`.
-pub(crate) fn new_table_name(sql: &str) -> Option<Cow<'_, str>> {
-    let words: Vec<Token> = tokens(sql).collect();
-    let found = words.windows(3).find(|three| {
-        three[0].is(sql, "RENAME") && three[1].is(sql, "TO") && three[2].kind != Kind::Symbol
-    })?;
-    Some(found[2].name(sql))
+/// Names that a statement has and SQLite's authorizer does not hear, or not as the statement's own: the new one
+/// in `ALTER TABLE … RENAME TO …`, and what `ANALYZE` and `REINDEX` are about.
+pub(crate) fn names_that_sqlite_does_not_tell(sql: &str) -> Vec<Cow<'_, str>> {
+    let first = first_word(sql);
+    let is = |keyword: &str| first.eq_ignore_ascii_case(keyword);
+    if is("ALTER") {
+        let words: Vec<Token> = tokens(sql).collect();
+        let renames = words
+            .windows(3)
+            .filter(|three| three[0].is(sql, "RENAME") && three[1].is(sql, "TO"));
+        renames.map(|three| three[2].name(sql)).collect()
+    } else if is("ANALYZE") || is("REINDEX") {
+        tokens(sql).map(|token| token.name(sql)).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
@@ -176,13 +185,12 @@ mod tests {
 
     #[test]
     fn the_new_name_of_a_table_is_found_and_that_of_a_column_is_not() {
-        let name = |sql| new_table_name(sql).map(Cow::into_owned);
-        assert_eq!(name("ALTER TABLE a RENAME TO [b]").as_deref(), Some("b"));
-        assert_eq!(
-            name("alter table m.a rename/**/to'b';").as_deref(),
-            Some("b")
-        );
-        assert_eq!(name("ALTER TABLE a RENAME b TO c"), None);
-        assert_eq!(name("ALTER TABLE a RENAME COLUMN b TO c"), None);
+        let names = names_that_sqlite_does_not_tell;
+        assert_eq!(names("ALTER TABLE a RENAME TO [b]"), ["b"]);
+        assert_eq!(names("alter table m.a rename/**/to'b';"), ["b"]);
+        assert!(names("ALTER TABLE a RENAME b TO c").is_empty());
+        assert!(names("ALTER TABLE a RENAME COLUMN b TO c").is_empty());
+        assert!(names("SELECT 1").is_empty());
+        assert_eq!(names("ANALYZE main.\"a\""), ["ANALYZE", "main", ".", "a"]);
     }
 }
