@@ -14,8 +14,6 @@ use crate::value::Value;
 
 /// Statements that are kept, by their text.
 const CACHE_MAX: usize = 16;
-/// SQLite's code for what the authorizer denied.
-const AUTH: i32 = libsqlite3_sys::SQLITE_AUTH;
 
 /// A connection to a database: a file by [`Connection::open_file`], or an object's, which is in a
 /// [`Database`](crate::Database). Can be moved to another thread, not shared.
@@ -115,11 +113,7 @@ impl Connection {
         if let Some(kept) = self.take_cached(sql) {
             return Ok((kept, ""));
         }
-        let prepared = self
-            .handle
-            .prepare(sql)
-            .map_err(|error| explain_denial(error, sql))?;
-        let (Some(statement), taken) = prepared else {
+        let (Some(statement), taken) = self.handle.prepare(sql)? else {
             return Err(Error::Type("the text did not contain a statement".into()));
         };
         let prepared = Prepared {
@@ -282,24 +276,6 @@ fn is_blank(mut sql: &str) -> bool {
         } else {
             return sql.is_empty();
         }
-    }
-}
-
-/// "not authorized" alone helps nobody.
-fn explain_denial(error: Error, sql: &str) -> Error {
-    match error {
-        Error::Sqlite { code: AUTH, .. } => {
-            let what = sql
-                .trim_start()
-                .split([' ', '\n', '\t', ';', '('])
-                .next()
-                .unwrap_or_default();
-            Error::Denied {
-                what: what.to_ascii_uppercase(),
-                instead: "a turn is a transaction, transaction() nests one, and there is no other database",
-            }
-        }
-        other => other,
     }
 }
 

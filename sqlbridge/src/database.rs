@@ -13,6 +13,7 @@ use crate::export;
 use crate::ffi::Handle;
 use crate::file::{MainFile, SharedObject, Side};
 use crate::parameters::Parameters;
+use crate::policy::SqlPolicy;
 use crate::running::RunId;
 use crate::vfs;
 
@@ -71,9 +72,14 @@ impl Access for &Database {
 }
 
 impl Database {
-    /// Opens the object's database. An object without one gets it with the first statement that
-    /// writes.
+    /// Opens the object's database, under [`SqlPolicy::native`]. An object without one gets it with the
+    /// first statement that writes.
     pub fn open(object: SharedObject) -> Result<Self> {
+        Self::open_with(object, &SqlPolicy::native())
+    }
+
+    /// The same, under another policy.
+    pub fn open_with(object: SharedObject, policy: &SqlPolicy) -> Result<Self> {
         let side = Arc::new(Side::default());
         side.setting_up.store(true, Ordering::Relaxed);
         let token = vfs::announce(MainFile {
@@ -81,7 +87,7 @@ impl Database {
             side: side.clone(),
         })?;
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
-        handle.restrict()?;
+        handle.restrict(policy)?;
         let connection = Connection::new(handle);
         connection.run(SETUP)?;
         side.setting_up.store(false, Ordering::Relaxed);
@@ -279,7 +285,8 @@ impl Database {
 
     /// What SQLite finds wrong with the database; empty if nothing.
     pub fn integrity_check(&self) -> Result<Vec<String>> {
-        self.connection.integrity_check()
+        let handle = self.connection.handle();
+        handle.internally(|| self.connection.integrity_check())
     }
 
     /// Writes the database of an object to a new file that stock SQLite opens, and syncs it. Fails if

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::policy::{Budget, Rule};
+
 /// An error of the bridge. Each variant says what to do about it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,14 +18,20 @@ pub enum Error {
         /// SQLite's words.
         message: String,
     },
-    /// The statement would end or begin a transaction, or reach beyond the object. Use
-    /// [`Database::transaction`](crate::Database::transaction), or leave it out.
-    #[error("{what} cannot be used here: {instead}")]
+    /// The policy does not let SQL do this. The rule says what to do instead.
+    #[error("{what} is refused: {rule}")]
     Denied {
-        /// What was asked for.
+        /// The rule.
+        rule: Rule,
+        /// What it was asked about: a keyword, a name, a function, a pragma.
         what: String,
-        /// What to do instead.
-        instead: &'static str,
+    },
+    /// The statement ran for longer than the policy lets it. Make it smaller, or set another budget. If it
+    /// writes, all of the turn is undone; if it reads, nothing is.
+    #[error("the statement has used its budget up: {budget}")]
+    Interrupted {
+        /// The budget.
+        budget: Budget,
     },
     /// A value is not of the type that was asked for, or there is no such column. Fix the call.
     #[error("{0}")]

@@ -1,23 +1,28 @@
 //! SQLite's C interface, made safe: connections and statements. The other pocket of `unsafe` is the
 //! VFS.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
 
 use libsqlite3_sys as sqlite;
 
 use crate::error::{Error, Result};
+use crate::functions::Learned;
+use crate::hooks::{Hooks, Used};
+use crate::limited::{self, Rewritten};
+use crate::policy::SqlPolicy;
 use crate::value::Value;
 
 /// An open connection. Closed when dropped; its statements must be gone by then.
 #[derive(Debug)]
 pub(crate) struct Handle {
     raw: NonNull<sqlite::sqlite3>,
-    /// Whether the bridge itself, and not the application, prepares statements now. Shared with the
-    /// authorizer by address, so it lives as long as the connection.
-    internal: Arc<AtomicBool>,
+    /// The answers to SQLite's callbacks, which have their address. Never cloned, so that they move with the
+    /// connection; a `Box` would not do, since moving one claims that nobody else points into it.
+    hooks: Rc<Hooks>,
+    learned: Learned,
 }
 
 // SAFETY: a connection opened with NOMUTEX may be used from any thread, but from one at a time. A
@@ -29,6 +34,10 @@ unsafe impl Send for Handle {}
 #[derive(Debug)]
 pub(crate) struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
+    /// Of its budget, by the run that is under way.
+    used: Cell<Used>,
+    /// Whether that run has given rows.
+    gave_rows: Cell<bool>,
 }
 
 // SAFETY: a statement belongs to a connection and is used where that is used: see `Handle`. The
@@ -69,15 +78,16 @@ impl Handle {
         };
         let handle = Handle {
             raw,
-            internal: Arc::new(AtomicBool::new(true)),
+            hooks: Rc::new(Hooks::new()),
+            learned: Learned::default(),
         };
         handle.check(code)?;
         Ok(handle)
     }
 
     /// Tightens what an application may do: no loaded extensions, no writes to the schema table, no
-    /// lookaside memory, and the rules of [`authorize`].
-    pub(crate) fn restrict(&self) -> Result<()> {
+    /// lookaside memory, and the rules of a policy.
+    pub(crate) fn restrict(&self, policy: &SqlPolicy) -> Result<()> {
         let raw = self.raw.as_ptr();
         let switches = [
             (sqlite::SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -102,34 +112,73 @@ impl Handle {
             )
         };
         self.check(code)?;
-        let internal = Arc::as_ptr(&self.internal).cast_mut().cast::<c_void>();
-        // SAFETY: the callback reads the flag behind `internal`, which the connection keeps alive.
-        let code = unsafe { sqlite::sqlite3_set_authorizer(raw, Some(authorize), internal) };
+        // SAFETY: the connection is open, and dropped before the hooks, which are its own.
+        let code = unsafe { self.hooks.install(raw, policy) };
         self.check(code)
     }
 
     /// Runs `act` with the application's rules off.
     pub(crate) fn internally<R>(&self, act: impl FnOnce() -> R) -> R {
-        let before = self.internal.swap(true, Ordering::Relaxed);
+        let before = self.hooks.internal.replace(true);
         let result = act();
-        self.internal.store(before, Ordering::Relaxed);
+        self.hooks.internal.set(before);
         result
     }
 
     /// Whether the application's rules are off.
     pub(crate) fn is_internal(&self) -> bool {
-        self.internal.load(Ordering::Relaxed)
+        self.hooks.internal.get()
     }
 
     /// From now on statements are the application's.
     pub(crate) fn hand_over(&self) {
-        self.internal.store(false, Ordering::Relaxed);
+        self.hooks.internal.set(false);
     }
 
     /// Prepares the first statement of a text. Returns it, if there is one, and how many bytes it took.
     pub(crate) fn prepare(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
+        loop {
+            match self.prepare_as_it_is(sql) {
+                Err(error) if self.learn(&error) => {}
+                Err(error) if limited::is_suspect(&error) => {
+                    let Some(rewritten) = limited::rewrite(sql)? else {
+                        return Err(error);
+                    };
+                    return self.prepare_rewritten(&rewritten);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn prepare_rewritten(&self, rewritten: &Rewritten) -> Result<(Option<Statement>, usize)> {
+        let (statement, _) = self.prepare(&rewritten.text).map_err(limited::explain)?;
+        if self.hides_rowid(&rewritten.table)? {
+            return Err(limited::hidden_rowid());
+        }
+        Ok((statement, rewritten.taken))
+    }
+
+    /// Whether a table has a column that SQLite would take for the rowid.
+    fn hides_rowid(&self, table: &str) -> Result<bool> {
+        self.internally(|| {
+            let (statement, _) = self.prepare_as_it_is(limited::HIDES_ROWID)?;
+            let statement = statement.expect("the text is a statement");
+            statement.bind(self, 1, &table.into())?;
+            Ok(statement.step(self)? == Step::Row)
+        })
+    }
+
+    /// Learns the function for whose lack a call failed, if it can be had.
+    fn learn(&self, error: &Error) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { self.learned.learn(self.raw.as_ptr(), error) }
+    }
+
+    fn prepare_as_it_is(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
         let len = c_int::try_from(sql.len())
             .map_err(|_| Error::Type("an SQL text of more than 2 GiB".into()))?;
+        self.hooks.before_prepare(sql)?;
         let (mut raw, mut tail) = (null_mut(), null());
         let start = sql.as_ptr().cast::<c_char>();
         // SAFETY: the text has `len` bytes; it need not be NUL-terminated. `tail` points into it.
@@ -138,11 +187,14 @@ impl Handle {
         };
         self.check(code)?;
         // SAFETY: both pointers are into the same text.
-        let taken = unsafe { tail.offset_from(start) };
-        Ok((
-            NonNull::new(raw).map(|raw| Statement { raw }),
-            taken as usize,
-        ))
+        let taken = unsafe { tail.offset_from(start) } as usize;
+        let statement = NonNull::new(raw).map(|raw| Statement {
+            raw,
+            used: Cell::default(),
+            gave_rows: Cell::default(),
+        });
+        self.hooks.after_prepare(&sql[..taken])?;
+        Ok((statement, taken))
     }
 
     /// Whether no transaction is open.
@@ -167,6 +219,9 @@ impl Handle {
 
     /// The error of the call that just failed.
     pub(crate) fn error(&self, code: c_int) -> Error {
+        if let Some(error) = self.hooks.explain(code) {
+            return error;
+        }
         // SAFETY: the message is NUL-terminated and valid until the next call on the connection.
         let message = unsafe { CStr::from_ptr(sqlite::sqlite3_errmsg(self.raw.as_ptr())) };
         Error::Sqlite {
@@ -236,11 +291,25 @@ impl Statement {
 
     /// Runs it up to its next row, or to its end.
     pub(crate) fn step(&self, handle: &Handle) -> Result<Step> {
-        // SAFETY: the statement is alive, and belongs to this connection.
-        match unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) } {
-            sqlite::SQLITE_ROW => Ok(Step::Row),
-            sqlite::SQLITE_DONE => Ok(Step::Done),
-            code => Err(handle.error(code)),
+        loop {
+            let outer = handle.hooks.before_step(self.used.get());
+            // SAFETY: the statement is alive, and belongs to this connection.
+            let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
+            self.used.set(handle.hooks.after_step(outer));
+            let error = match code {
+                sqlite::SQLITE_ROW => {
+                    self.gave_rows.set(true);
+                    return Ok(Step::Row);
+                }
+                sqlite::SQLITE_DONE => return Ok(Step::Done),
+                code => handle.error(code),
+            };
+            // SQLite prepares it again after a change of the schema, which may ask for more functions.
+            if self.gave_rows.get() || !handle.learn(&error) {
+                return Err(error);
+            }
+            // SAFETY: the statement is alive. The parameters stay.
+            unsafe { sqlite::sqlite3_reset(self.raw.as_ptr()) };
         }
     }
 
@@ -253,6 +322,8 @@ impl Statement {
 
     /// Makes it ready to run again, without parameters.
     pub(crate) fn reset(&self) {
+        self.used.take();
+        self.gave_rows.set(false);
         // SAFETY: the statement is alive. Both calls only repeat the error of the last step.
         unsafe {
             sqlite::sqlite3_reset(self.raw.as_ptr());
@@ -317,30 +388,4 @@ unsafe fn slice<'a>(start: *const u8, len: c_int) -> &'a [u8] {
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(start, len as usize) }
-}
-
-/// Decides what an application's statement may do. Transactions are the turn's, and there is no other
-/// database than the object's.
-unsafe extern "C" fn authorize(
-    internal: *mut c_void,
-    action: c_int,
-    _first: *const c_char,
-    _second: *const c_char,
-    _database: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    // SAFETY: `restrict` registered the address of the connection's flag.
-    let internal = unsafe { &*internal.cast::<AtomicBool>() };
-    let denied = matches!(
-        action,
-        sqlite::SQLITE_TRANSACTION
-            | sqlite::SQLITE_SAVEPOINT
-            | sqlite::SQLITE_ATTACH
-            | sqlite::SQLITE_DETACH
-    );
-    if denied && !internal.load(Ordering::Relaxed) {
-        sqlite::SQLITE_DENY
-    } else {
-        sqlite::SQLITE_OK
-    }
 }

@@ -10,6 +10,7 @@
 
 #![deny(unsafe_code)]
 
+mod allowed;
 mod connection;
 mod cursor;
 mod database;
@@ -22,16 +23,24 @@ mod faults;
 #[allow(unsafe_code)]
 mod ffi;
 mod file;
+#[allow(unsafe_code)]
+mod functions;
+#[allow(unsafe_code)]
+mod hooks;
+mod limited;
 #[cfg(feature = "loadable")]
 #[allow(unsafe_code)]
 pub mod loadable;
+mod math;
 mod migrations;
 mod pages;
 mod parameters;
+mod policy;
 mod row;
 mod running;
 mod scratch;
 mod template;
+mod text;
 mod value;
 #[allow(unsafe_code)]
 mod vfs;
@@ -42,5 +51,6 @@ pub use database::{Database, Savepoint};
 pub use error::{Error, Result};
 pub use file::SharedObject;
 pub use parameters::Parameters;
+pub use policy::{Budget, Limit, Rule, SqlPolicy};
 pub use row::{Column, Row};
 pub use value::{FromValue, Value};

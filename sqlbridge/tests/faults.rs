@@ -2,11 +2,9 @@
 //! every kind. Whatever SQLite then says, the database is whole, it is as before the transaction or as after it,
 //! keys and rows agree, and a woken object is the same as the one at hand.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use dovehouse_engine::wal::sim::SimFs;
+use dovehouse_sqlbridge::Error;
 use dovehouse_sqlbridge::faults::{self, Fault};
-use dovehouse_sqlbridge::{Database, Error};
 
 mod common;
 
@@ -47,18 +45,33 @@ const TRANSACTIONS: &[Transaction] = &[
     }),
     ("schema", |awake| {
         both(awake)?;
-        run(awake, "CREATE TABLE u(x UNIQUE, y); CREATE INDEX by_b ON t(b, a)")?;
-        run(awake, "INSERT INTO u SELECT id, b FROM t; ALTER TABLE t ADD COLUMN c DEFAULT 5")?;
+        run(
+            awake,
+            "CREATE TABLE u(x UNIQUE, y); CREATE INDEX by_b ON t(b, a)",
+        )?;
+        run(
+            awake,
+            "INSERT INTO u SELECT id, b FROM t; ALTER TABLE t ADD COLUMN c DEFAULT 5",
+        )?;
         run(awake, "DROP TABLE u")
     }),
     ("shrink", |awake| {
         both(awake)?;
-        run(awake, "DELETE FROM t WHERE id > 10; PRAGMA incremental_vacuum")
+        run(
+            awake,
+            "DELETE FROM t WHERE id > 10; PRAGMA incremental_vacuum",
+        )
     }),
     ("sort", |awake| {
         both(awake)?;
-        run(awake, "CREATE TEMP TABLE x AS SELECT * FROM t, (SELECT 1 UNION SELECT 2) ORDER BY a")?;
-        run(awake, "INSERT INTO t(a) SELECT a FROM x ORDER BY b, a LIMIT 20; DROP TABLE x")
+        run(
+            awake,
+            "CREATE TEMP TABLE x AS SELECT * FROM t, (SELECT 1 UNION SELECT 2) ORDER BY a",
+        )?;
+        run(
+            awake,
+            "INSERT INTO t(a) SELECT a FROM x ORDER BY b, a LIMIT 20; DROP TABLE x",
+        )
     }),
 ];
 
@@ -73,8 +86,10 @@ fn both(awake: &Awake) -> Result<(), Error> {
 
 /// The state in its two places, and how many rows the table has.
 fn state_of(awake: &Awake) -> (i64, i64, i64) {
-    let key = awake.object.lock().get(b"state").unwrap().unwrap();
-    let key = std::str::from_utf8(&key).unwrap().parse().unwrap();
+    let object = awake.object.lock();
+    let key = object.get(b"state").unwrap().unwrap().into_owned();
+    drop(object);
+    let key = String::from_utf8(key).unwrap().parse().unwrap();
     let rows = awake.number("SELECT count(*) FROM t");
     (key, awake.number("SELECT s FROM state"), rows)
 }
@@ -117,11 +132,7 @@ fn reopened(engine: &dovehouse_engine::Engine, class: dovehouse_engine::ClassId)
 }
 
 /// Runs the transaction with a fault. Returns how many calls there were and whether it committed.
-fn attempt(
-    disk: &SimFs,
-    transaction: &Transaction,
-    fault: Option<(u64, Fault)>,
-) -> (u64, bool) {
+fn attempt(disk: &SimFs, transaction: &Transaction, fault: Option<(u64, Fault)>) -> (u64, bool) {
     let fs = disk.process_death();
     let (engine, class) = open(&fs).unwrap();
     let awake = reopened(&engine, class);
@@ -179,7 +190,7 @@ fn a_fault_at_any_call_leaves_the_old_state_or_the_new_one() {
     let (mut attempts, mut commits) = (0, 0);
     for transaction in TRANSACTIONS {
         let (calls, committed) = attempt(&disk, transaction, None);
-        assert!(committed && calls > 20, "{}: {calls} calls", transaction.0);
+        assert!(committed && calls >= 15, "{}: {calls} calls", transaction.0);
         for (first, code) in (0..).zip(CODES) {
             let mut at = first % step();
             while at < calls {
@@ -200,18 +211,10 @@ fn a_fault_at_any_call_leaves_the_old_state_or_the_new_one() {
 #[test]
 fn a_panic_in_a_callback_is_an_error_of_the_disk_and_nothing_else() {
     let disk = prepared();
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        for transaction in &TRANSACTIONS[..2] {
-            let (calls, _) = attempt(&disk, transaction, None);
-            for at in (0..calls).step_by(step() as usize) {
-                attempt(&disk, transaction, Some((at, Fault::Panic)));
-            }
+    for transaction in &TRANSACTIONS[..2] {
+        let (calls, _) = attempt(&disk, transaction, None);
+        for at in (0..calls).step_by(step() as usize) {
+            attempt(&disk, transaction, Some((at, Fault::Panic)));
         }
-    }));
-    std::panic::set_hook(hook);
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
     }
 }

@@ -2,7 +2,7 @@
 
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs};
 use dovehouse_engine::{Alarm, Error as EngineError, Quota, wal::Error as LogError};
-use dovehouse_sqlbridge::{Connection, Database, Error};
+use dovehouse_sqlbridge::{Connection, Database, Error, Rule};
 
 mod common;
 
@@ -311,7 +311,13 @@ fn statements_that_would_leave_the_turn_or_the_object_are_refused() {
             .exec(&format!("PRAGMA {pragma}"), &[])
             .unwrap_err();
         assert!(
-            error.to_string().contains("set by the store"),
+            matches!(
+                error,
+                Error::Denied {
+                    rule: Rule::StoreSetting,
+                    ..
+                }
+            ),
             "{pragma}: {error}"
         );
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dovehouse_sqlbridge::{Database, SharedObject, Value};
+use dovehouse_sqlbridge::{Budget, Database, SharedObject, SqlPolicy, Value};
 use serde_json::json;
 
 use crate::exit::Failure;
@@ -26,7 +26,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
     let object: SharedObject = Arc::new(store::load(&engine, &arguments.object)?.into());
-    let database = Database::open(object)?;
+    // Whoever waits for the answer can also stop waiting.
+    let policy = SqlPolicy::native().budget(Budget::Unlimited);
+    let database = Database::open_with(object, &policy)?;
     let cursor = database.exec(&arguments.query, ())?;
     let columns = cursor.column_names().to_vec();
     let rows = cursor.raw().collect::<Result<Vec<_>, _>>()?;

@@ -165,21 +165,19 @@ unsafe extern "C" fn sync(raw: *mut sqlite::sqlite3_file, _flags: c_int) -> c_in
     unsafe { change(raw, sqlite::SQLITE_IOERR_FSYNC, |_| Ok(())) }
 }
 
+/// It is asked for in the second half of a commit too, where SQLite takes another error than the disk's for a
+/// commit that did not touch its cache.
 unsafe extern "C" fn file_size(
     raw: *mut sqlite::sqlite3_file,
     size: *mut sqlite::sqlite3_int64,
 ) -> c_int {
     // SAFETY: the file is open.
     let file = unsafe { file(raw) };
-    guard(
-        &[sqlite::SQLITE_IOERR, sqlite::SQLITE_NOMEM],
-        sqlite::SQLITE_IOERR_FSTAT,
-        || {
-            // SAFETY: SQLite gives a place for the size.
-            unsafe { *size = file.size() as sqlite::sqlite3_int64 };
-            Ok(())
-        },
-    )
+    guard(&[sqlite::SQLITE_IOERR], sqlite::SQLITE_IOERR_FSTAT, || {
+        // SAFETY: SQLite gives a place for the size.
+        unsafe { *size = file.size() as sqlite::sqlite3_int64 };
+        Ok(())
+    })
 }
 
 /// The only callback that may answer BUSY.

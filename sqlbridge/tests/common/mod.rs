@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dovehouse_engine::wal::sim::SimFs;
 use dovehouse_engine::{ClassId, Engine, ObjectId};
-use dovehouse_sqlbridge::{Database, SharedObject, Value};
+use dovehouse_sqlbridge::{Database, SharedObject, SqlPolicy, Value};
 
 /// Segments that hold an object of some pages, and no threads.
 pub(crate) fn open(fs: &SimFs) -> dovehouse_engine::Result<(Engine, ClassId)> {
@@ -39,9 +39,13 @@ pub(crate) struct Awake {
 }
 
 pub(crate) fn wake(engine: &Engine, class: ClassId, number: u8) -> Awake {
+    wake_with(engine, class, number, &SqlPolicy::native())
+}
+
+pub(crate) fn wake_with(engine: &Engine, class: ClassId, number: u8, policy: &SqlPolicy) -> Awake {
     let object: SharedObject = Arc::new(engine.wake(class, id(number)).unwrap().into());
     Awake {
-        database: Database::open(object.clone()).unwrap(),
+        database: Database::open_with(object.clone(), policy).unwrap(),
         object,
     }
 }
