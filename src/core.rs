@@ -76,7 +76,7 @@ impl Core {
         let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
         let mut storage = self.storage.borrow_mut();
         if storage.is_none() {
-            let opened = Storage::open(&shard.engine, &self.address);
+            let opened = Storage::open(&shard.engine, &shard.databases, &self.address);
             let opened = opened.map_err(|error| CallError::Wake(error.to_string()))?;
             let name = opened.object(|object| object.name().map(str::to_owned));
             self.id

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovehouse_engine::wal::fs::Fs;
 use dovehouse_engine::{ClassId, Engine, ObjectId as RawId};
+use dovehouse_sqlbridge::{PoolSizes, SqlPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,6 +102,8 @@ pub struct Builder {
     dir: PathBuf,
     shards: usize,
     idle_ms: u64,
+    sql_policy: SqlPolicy,
+    sql_pool: PoolSizes,
     segment_bytes: Option<u64>,
     clock: Arc<dyn Clock>,
     fs: Option<Arc<dyn Fs>>,
@@ -116,6 +119,19 @@ impl Builder {
     /// Milliseconds without work after which an object is dropped from memory. Default 10,000.
     pub fn idle_ms(mut self, ms: u64) -> Self {
         self.idle_ms = ms;
+        self
+    }
+
+    /// What SQL may do in handlers. Default [`SqlPolicy::native`].
+    pub fn sql_policy(mut self, policy: SqlPolicy) -> Self {
+        self.sql_policy = policy;
+        self
+    }
+
+    /// How many of a shard's awake objects keep their database open, and how many of those its caches.
+    /// The others open it again when they use it.
+    pub fn sql_pool(mut self, sizes: PoolSizes) -> Self {
+        self.sql_pool = sizes;
         self
     }
 
@@ -146,6 +162,8 @@ impl Builder {
             dir,
             shards,
             idle_ms,
+            sql_policy,
+            sql_pool,
             segment_bytes,
             clock,
             fs,
@@ -174,6 +192,8 @@ impl Builder {
                     house,
                     clock,
                     idle_ms,
+                    sql_policy,
+                    sql_pool,
                     notices,
                     signal,
                 });
@@ -231,6 +251,8 @@ impl Dovehouse {
             dir: dir.as_ref().to_owned(),
             shards: cores,
             idle_ms: 10_000,
+            sql_policy: SqlPolicy::native(),
+            sql_pool: PoolSizes::default(),
             segment_bytes: None,
             clock: Arc::new(SystemClock),
             fs: None,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dovehouse_engine::{Engine, ObjectId as RawId, Ticket};
+use dovehouse_sqlbridge::{Pool, PoolSizes, SqlPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -41,6 +42,8 @@ pub(crate) struct Shard {
     pub(crate) house: Weak<Inner>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sockets: Sockets,
+    /// The databases of the objects that are awake here.
+    pub(crate) databases: Pool,
     gate: Gate,
     actors: RefCell<HashMap<RawId, Rc<dyn AnyActor>>>,
     idle_ms: u64,
@@ -58,6 +61,8 @@ pub(crate) struct Start {
     pub(crate) house: Weak<Inner>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) idle_ms: u64,
+    pub(crate) sql_policy: SqlPolicy,
+    pub(crate) sql_pool: PoolSizes,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     pub(crate) signal: Arc<Signal>,
 }
@@ -69,6 +74,8 @@ pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'stati
         house,
         clock,
         idle_ms,
+        sql_policy,
+        sql_pool,
         notices,
         signal,
     } = start;
@@ -83,6 +90,7 @@ pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'stati
         house,
         clock,
         sockets: Sockets::default(),
+        databases: Pool::new(sql_policy, sql_pool),
         gate,
         actors,
         idle_ms,

@@ -61,7 +61,7 @@ impl<'a> Sql<'a> {
 
     fn with<R>(&self, act: impl FnOnce(&Database) -> dovehouse_sqlbridge::Result<R>) -> Result<R> {
         self.core
-            .with_storage(|storage| Ok(act(storage.database()?)?))
+            .with_storage(|storage| Ok(act(&*storage.database()?)?))
     }
 
     /// Runs one statement or several. The last one's rows are the cursor's, and the parameters are for

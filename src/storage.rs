@@ -1,10 +1,10 @@
 //! An awake object's storage: its state in the engine, and its database once that is used.
 
-use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use dovehouse_engine::{Engine, Object, Ticket};
-use dovehouse_sqlbridge::{Database, SharedObject};
+use dovehouse_sqlbridge::{Database, Pool, SharedObject, Slot};
 use parking_lot::Mutex;
 
 use crate::error::Result;
@@ -12,18 +12,19 @@ use crate::house::Address;
 
 pub(crate) struct Storage {
     object: SharedObject,
-    database: OnceCell<Database>,
+    slot: Slot,
 }
 
 impl Storage {
-    pub(crate) fn open(engine: &Engine, address: &Address) -> Result<Self> {
+    pub(crate) fn open(engine: &Engine, pool: &Pool, address: &Address) -> Result<Self> {
         let mut object = engine.wake(address.class.id, address.id.raw())?;
         if let Some(name) = address.id.name() {
             object.set_name(name);
         }
+        let object = Arc::new(Mutex::new(object));
         Ok(Storage {
-            object: Arc::new(Mutex::new(object)),
-            database: OnceCell::new(),
+            slot: pool.slot(object.clone()),
+            object,
         })
     }
 
@@ -33,17 +34,13 @@ impl Storage {
     }
 
     /// The object's database, opened at its first use.
-    pub(crate) fn database(&self) -> Result<&Database> {
-        if self.database.get().is_none() {
-            let opened = Database::open(self.object.clone())?;
-            let _first = self.database.set(opened);
-        }
-        Ok(self.database.get().expect("it was just set"))
+    pub(crate) fn database(&self) -> Result<Rc<Database>> {
+        Ok(self.slot.database()?)
     }
 
     /// Commits the turn: keys, database and alarm as one record.
     pub(crate) fn commit(&self) -> Result<Option<Ticket>> {
-        match self.database.get() {
+        match self.slot.opened() {
             Some(database) => Ok(database.commit()?),
             None => Ok(self.object.lock().commit()?),
         }
@@ -51,9 +48,7 @@ impl Storage {
 
     /// Throws everything away, in this turn's transaction. The connection has to go with its pages.
     pub(crate) fn delete_all(&mut self, keep_alarm: bool) {
-        if let Some(database) = self.database.take() {
-            database.rollback();
-        }
+        self.slot.close();
         self.object.lock().clear(keep_alarm);
     }
 }
@@ -61,7 +56,7 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         // The connection goes first: it holds the object.
-        drop(self.database.take());
+        self.slot.close();
         self.object.lock().rollback();
     }
 }

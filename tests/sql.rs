@@ -6,12 +6,16 @@
 use std::sync::Arc;
 
 use dovehouse::engine::wal::sim::SimFs;
-use dovehouse::{Ctx, Dovehouse, Error, Result, SqlCursor};
+use dovehouse::{Builder, Ctx, Dovehouse, Error, PoolSizes, Result, SqlCursor, SqlPolicy};
+
+fn builder() -> Builder {
+    let disk = Arc::new(SimFs::new(1));
+    let builder = Dovehouse::builder("store").fs(disk);
+    builder.segment_bytes(1 << 20).shards(1)
+}
 
 fn house() -> Dovehouse {
-    let disk = Arc::new(SimFs::new(1));
-    let builder = Dovehouse::builder("store").fs(disk).segment_bytes(1 << 20);
-    builder.shards(1).open().unwrap()
+    builder().open().unwrap()
 }
 
 struct Aviary {
@@ -98,6 +102,48 @@ async fn a_cursor_lives_over_turns_until_its_database_is_deleted() {
     let error = aviary.kept().await.unwrap_err().to_string();
     assert!(error.contains("canceled"), "{error}");
     house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_without_a_place_in_the_pool_open_their_database_again() {
+    let sizes = PoolSizes {
+        hot: 1,
+        open: 2,
+        idle: 1,
+    };
+    let house = builder().sql_pool(sizes).open().unwrap();
+    let aviaries = house.namespace::<Aviary>().unwrap();
+    for round in 1..=3 {
+        for name in ["one", "two", "three", "four"] {
+            let aviary = aviaries.get_by_name(name);
+            aviary.fill().await.unwrap();
+            assert_eq!(aviary.slowly().await.unwrap().len(), 3 * round);
+        }
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_house_says_what_sql_may_do() {
+    struct Asker;
+    #[dovehouse::object]
+    impl Asker {
+        fn new() -> Self {
+            Asker
+        }
+        pub fn ask(&mut self, ctx: &Ctx) -> Result<bool> {
+            Ok(ctx.sql().exec("SELECT sqlite_version()", ()).is_ok())
+        }
+    }
+    for (policy, permitted) in [
+        (SqlPolicy::native(), true),
+        (SqlPolicy::cloudflare(), false),
+    ] {
+        let house = builder().sql_policy(policy).open().unwrap();
+        let asker = house.namespace::<Asker>().unwrap().get_by_name("one");
+        assert_eq!(asker.ask().await.unwrap(), permitted);
+        house.close().await.unwrap();
+    }
 }
 
 /// Outside of a handler nobody reads an object.

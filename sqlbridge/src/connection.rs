@@ -201,11 +201,6 @@ impl Connection {
         }
     }
 
-    /// The last statement whose rows somebody reads.
-    pub(crate) fn last_run(&self) -> RunId {
-        self.running.borrow().last()
-    }
-
     /// Ends all running statements that were started after this one: their cursors are canceled.
     pub(crate) fn cancel_since(&self, last: RunId) {
         let canceled = self.running.borrow_mut().take_since(last);
@@ -213,6 +208,11 @@ impl Connection {
             prepared.statement.reset();
             self.keep(prepared);
         }
+    }
+
+    /// Drops the statements that were kept for their next use.
+    pub(crate) fn forget_statements(&self) {
+        self.cache.take();
     }
 
     /// Whether somebody reads rows.

@@ -50,9 +50,9 @@ const SETUP: &str = "PRAGMA locking_mode = EXCLUSIVE;
 /// ```
 #[derive(Debug)]
 pub struct Database {
-    connection: Connection,
-    object: SharedObject,
-    side: Arc<Side>,
+    pub(crate) connection: Connection,
+    pub(crate) object: SharedObject,
+    pub(crate) side: Arc<Side>,
 }
 
 /// The begin of an inner transaction; see [`Database::savepoint`].
@@ -81,11 +81,9 @@ impl Database {
     /// The same, under another policy.
     pub fn open_with(object: SharedObject, policy: &SqlPolicy) -> Result<Self> {
         let side = Arc::new(Side::default());
+        *side.object.lock() = Some(object.clone());
         side.setting_up.store(true, Ordering::Relaxed);
-        let token = vfs::announce(MainFile {
-            object: object.clone(),
-            side: side.clone(),
-        })?;
+        let token = vfs::announce(MainFile { side: side.clone() })?;
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
         handle.restrict(policy)?;
         let connection = Connection::new(handle);
@@ -228,7 +226,7 @@ impl Database {
         self.internally("SAVEPOINT nested")?;
         Ok(Savepoint {
             keys: self.object.lock().savepoint(),
-            last_run: self.connection.last_run(),
+            last_run: RunId::last(),
         })
     }
 
@@ -260,6 +258,12 @@ impl Database {
         let pages = self.internal_number("PRAGMA page_count")?;
         let free = self.internal_number("PRAGMA freelist_count")?;
         Ok((pages - free).max(0) as u64 * PAGE_BYTES as u64)
+    }
+
+    /// Gives back the memory of the connection's caches; they fill again with use.
+    pub fn release_memory(&self) {
+        self.connection.forget_statements();
+        self.connection.handle().release_memory();
     }
 
     /// Writes the database anew without free pages, in a turn of its own: the ticket is

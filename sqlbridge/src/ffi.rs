@@ -197,6 +197,23 @@ impl Handle {
         Ok((statement, taken))
     }
 
+    /// Whether the application has set something that lives in the connection.
+    pub(crate) fn is_personal(&self) -> bool {
+        self.hooks.personal.get()
+    }
+
+    /// Drops the pages that the connection has cached, and what else it can do without.
+    pub(crate) fn release_memory(&self) {
+        // SAFETY: the connection is open.
+        unsafe { sqlite::sqlite3_db_release_memory(self.raw.as_ptr()) };
+    }
+
+    /// Makes `last_insert_rowid()` zero, as on a new connection.
+    pub(crate) fn forget_last_insert(&self) {
+        // SAFETY: the connection is open.
+        unsafe { sqlite::sqlite3_set_last_insert_rowid(self.raw.as_ptr(), 0) };
+    }
+
     /// Whether no transaction is open.
     pub(crate) fn is_autocommit(&self) -> bool {
         // SAFETY: the connection is open.

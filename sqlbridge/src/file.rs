@@ -31,9 +31,11 @@ pub type SharedObject = Arc<Mutex<Object>>;
 /// A result code of SQLite, for what went wrong.
 pub(crate) type Code = i32;
 
-/// What the VFS has to tell the [`Database`](crate::Database) beyond result codes.
+/// What the VFS and the [`Database`](crate::Database) know of each other beyond result codes.
 #[derive(Debug, Default)]
 pub(crate) struct Side {
+    /// Whose pages the file is. None while the connection waits for its next object.
+    pub(crate) object: Mutex<Option<SharedObject>>,
     /// Pragmas that the bridge sets itself pass.
     pub(crate) setting_up: AtomicBool,
     /// Whether SQLite has the turn's transaction open, as far as the bridge knows.
@@ -64,7 +66,6 @@ pub(crate) enum File {
 /// The object's pages.
 #[derive(Debug)]
 pub(crate) struct MainFile {
-    pub(crate) object: SharedObject,
     pub(crate) side: Arc<Side>,
 }
 
@@ -101,7 +102,7 @@ impl File {
 
     pub(crate) fn truncate(&mut self, size: u64) -> Result<(), Code> {
         match self {
-            File::Main(main) => pages::truncate(&mut main.object.lock(), size),
+            File::Main(main) => pages::truncate(&mut main.object()?.lock(), size),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.truncate(size),
             #[cfg(feature = "loadable")]
@@ -114,7 +115,12 @@ impl File {
     pub(crate) fn size(&self) -> u64 {
         match self {
             // A new database is never of size zero: it shows its template.
-            File::Main(main) => pages::size(&main.object.lock()).max(PAGE_BYTES as u64),
+            File::Main(main) => {
+                let pages = main
+                    .object()
+                    .map_or(0, |object| pages::size(&object.lock()));
+                pages.max(PAGE_BYTES as u64)
+            }
             #[cfg(feature = "loadable")]
             File::Host(host) => host.size(),
             #[cfg(feature = "loadable")]
@@ -202,8 +208,13 @@ impl File {
 }
 
 impl MainFile {
+    fn object(&self) -> Result<SharedObject, Code> {
+        self.side.object.lock().clone().ok_or(sqlite::SQLITE_IOERR)
+    }
+
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, Code> {
-        let object = self.object.lock();
+        let object = self.object()?;
+        let object = object.lock();
         let end = offset + buf.len() as u64;
         if object.page_count() == 0 && end <= PAGE_BYTES as u64 {
             buf.copy_from_slice(&template::PAGE_ONE[offset as usize..end as usize]);
@@ -214,17 +225,21 @@ impl MainFile {
     }
 
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
-        let written = self.write_pages(bytes, offset);
+        let written = self.write_pages(&mut self.object()?.lock(), bytes, offset);
         written.map_err(|error| self.failed(error))
     }
 
-    fn write_pages(&self, bytes: &[u8], offset: u64) -> dovehouse_engine::Result<()> {
-        let mut object = self.object.lock();
+    fn write_pages(
+        &self,
+        object: &mut Object,
+        bytes: &[u8],
+        offset: u64,
+    ) -> dovehouse_engine::Result<()> {
         if object.page_count() == 0 {
             // A spill may write other pages first; page 1 must stay what reads have seen.
             object.write_page(1, &template::PAGE_ONE)?;
         }
-        pages::write(&mut object, bytes, offset)
+        pages::write(object, bytes, offset)
     }
 
     /// A page cannot be read. What the transaction did so far is not concerned.
@@ -234,17 +249,19 @@ impl MainFile {
     }
 
     fn forget(&self) {
-        self.object.lock().rollback();
+        if let Ok(object) = self.object() {
+            object.lock().rollback();
+        }
         self.side.lost.store(true, Ordering::Relaxed);
     }
 
     fn reserve(&self) -> Result<(), Code> {
-        let reserved = self.object.lock().reserve();
+        let reserved = self.object()?.lock().reserve();
         reserved.map_err(|error| self.failed(error))
     }
 
     fn publish(&self) -> Result<(), Code> {
-        let published = self.object.lock().publish();
+        let published = self.object()?.lock().publish();
         let ticket = published.map_err(|error| self.failed(error))?;
         if let Some(ticket) = ticket {
             *self.side.ticket.lock() = Some(ticket);

@@ -31,6 +31,8 @@ pub(crate) struct Hooks {
     /// What the statement that runs has used.
     used: Cell<Used>,
     exhausted: Cell<bool>,
+    /// Whether the application has set something that lives in the connection, not in the database.
+    pub(crate) personal: Cell<bool>,
 }
 
 /// What a statement has used of its budget.
@@ -52,6 +54,7 @@ impl Hooks {
             refused: RefCell::default(),
             used: Cell::default(),
             exhausted: false.into(),
+            personal: false.into(),
         }
     }
 
@@ -146,6 +149,9 @@ impl Hooks {
 
     fn permits(&self, action: &Action<'_>) -> bool {
         let Some(rule) = self.policy.get().judge(action) else {
+            if is_personal(action) {
+                self.personal.set(true);
+            }
             return true;
         };
         let what = match action {
@@ -176,6 +182,38 @@ impl Hooks {
         };
         self.used.set(used);
         exhausted
+    }
+}
+
+/// Pragmas whose argument changes nothing in the connection.
+const IMPERSONAL: [&str; 17] = [
+    "application_id",
+    "collation_list",
+    "foreign_key_check",
+    "foreign_key_list",
+    "function_list",
+    "incremental_vacuum",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "module_list",
+    "optimize",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "user_version",
+];
+
+/// Whether an action leaves something in the connection, which another object must not inherit.
+fn is_personal(action: &Action<'_>) -> bool {
+    match action {
+        Action::Temporary(_) => true,
+        Action::Pragma { name, argument } => {
+            argument.is_some() && !IMPERSONAL.contains(&name.to_ascii_lowercase().as_str())
+        }
+        _ => false,
     }
 }
 

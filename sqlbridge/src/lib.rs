@@ -27,6 +27,7 @@ mod file;
 mod functions;
 #[allow(unsafe_code)]
 mod hooks;
+mod idle;
 mod limited;
 #[cfg(feature = "loadable")]
 #[allow(unsafe_code)]
@@ -36,6 +37,7 @@ mod migrations;
 mod pages;
 mod parameters;
 mod policy;
+mod pool;
 mod row;
 mod running;
 mod scratch;
@@ -52,5 +54,6 @@ pub use error::{Error, Result};
 pub use file::SharedObject;
 pub use parameters::Parameters;
 pub use policy::{Budget, Limit, Rule, SqlPolicy};
+pub use pool::{Pool, PoolSizes, Slot};
 pub use row::{Column, Row};
 pub use value::{FromValue, Value};

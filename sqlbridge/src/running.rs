@@ -4,12 +4,23 @@
 //! something else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ffi::Statement;
 
-/// The number of a running statement; a connection never gives one twice. Zero is before the first.
+/// The number of a running statement; none is given twice in a process, since a cursor may meet another
+/// connection than its own. Zero is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunId(u64);
+
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+impl RunId {
+    /// The last one given.
+    pub(crate) fn last() -> Self {
+        RunId(LAST.load(Ordering::Relaxed))
+    }
+}
 
 /// A statement in use, and what it takes to keep it for the next use.
 #[derive(Debug)]
@@ -24,14 +35,12 @@ pub(crate) struct Prepared {
 /// The running statements of a connection: few, so they are looked through.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
-    last: u64,
     statements: Vec<(RunId, Prepared)>,
 }
 
 impl Running {
     pub(crate) fn insert(&mut self, prepared: Prepared) -> RunId {
-        self.last += 1;
-        let id = RunId(self.last);
+        let id = RunId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
         self.statements.push((id, prepared));
         id
     }
@@ -44,11 +53,6 @@ impl Running {
     pub(crate) fn remove(&mut self, id: RunId) -> Option<Prepared> {
         let found = self.statements.iter().position(|(run, _)| *run == id)?;
         Some(self.statements.swap_remove(found).1)
-    }
-
-    /// The last one that was started, even if it has ended.
-    pub(crate) fn last(&self) -> RunId {
-        RunId(self.last)
     }
 
     /// Takes all out that were started after this one.

@@ -1,0 +1,145 @@
+//! A connection that waits for its next object: one whose database has exactly the same schema.
+//!
+//! Opening a connection, reading a schema and preparing statements cost more than waking an object. So a
+//! connection outlives its object. It may serve another one if page 1 of that object is the same but for
+//! what changes with every commit: page 1 holds the header and, if the schema is small, all of it, texts
+//! and root pages, byte for byte. Numbers that two schemas may share by accident (the schema cookie) are
+//! not relied on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dovehouse_engine::{Object, PAGE_BYTES};
+
+use crate::connection::Connection;
+use crate::database::Database;
+use crate::error::Result;
+use crate::file::{SharedObject, Side};
+use crate::template;
+
+/// Where page 1 changes without the schema: change counter, page count, free list (24..40), user version
+/// (60..64), and for which change counter the page count holds, with the version that wrote it (92..100).
+const CHANGING: [std::ops::Range<usize>; 3] = [24..40, 60..64, 92..100];
+/// The largest cell of a leaf of tables that has no overflow pages, in pages of 4 KiB.
+const PAYLOAD_MAX: u64 = PAGE_BYTES as u64 - 35;
+const HEADER_BYTES: usize = 100;
+const LEAF_OF_TABLE: u8 = 13;
+
+/// A schema, as page 1 has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Schema(Box<[u8]>);
+
+impl Schema {
+    /// The schema of an object's database, if it is one that connections can be handed on for: all of it
+    /// on page 1, and without virtual tables, which keep something in the connection.
+    pub(crate) fn of(object: &Object) -> Option<Self> {
+        let page = object.page(1).ok()?;
+        let page = match &page {
+            Some(page) => page.as_ref(),
+            None if object.page_count() == 0 => &template::PAGE_ONE,
+            None => return None,
+        };
+        let mut page: Box<[u8]> = page.into();
+        if !is_whole(&page) || has_virtual_tables(&page) {
+            return None;
+        }
+        for range in CHANGING {
+            page[range].fill(0);
+        }
+        Some(Schema(page))
+    }
+}
+
+/// Whether a page 1 is a leaf without overflow pages: then it has the whole schema.
+fn is_whole(page: &[u8]) -> bool {
+    let number = |at: usize| {
+        let bytes = page.get(at..at + 2)?;
+        Some(usize::from(u16::from_be_bytes(bytes.try_into().ok()?)))
+    };
+    let cell_fits = |cell: usize| {
+        let at = number(HEADER_BYTES + 8 + 2 * cell)?;
+        Some(varint(page.get(at..)?)? <= PAYLOAD_MAX)
+    };
+    page.get(HEADER_BYTES) == Some(&LEAF_OF_TABLE)
+        && number(HEADER_BYTES + 3)
+            .is_some_and(|cells| (0..cells).all(|cell| cell_fits(cell) == Some(true)))
+}
+
+/// SQLite's number of up to nine bytes; only as many as a length can have.
+fn varint(bytes: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for byte in bytes.iter().take(5) {
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn has_virtual_tables(page: &[u8]) -> bool {
+    let word = b"virtual";
+    page.windows(word.len())
+        .any(|window| window.eq_ignore_ascii_case(word))
+}
+
+/// A connection without an object.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    connection: Connection,
+    side: Arc<Side>,
+}
+
+impl Database {
+    /// Whether closing it loses nothing: no transaction, no open cursor, and no setting of the application
+    /// that lives in the connection.
+    pub fn is_closable(&self) -> bool {
+        !self.side.open.load(Ordering::Relaxed)
+            && self.connection.handle().is_autocommit()
+            && !self.connection.is_running()
+            && !self.connection.handle().is_personal()
+            && self.side.ticket.lock().is_none()
+    }
+
+    /// Parts the connection from its object, if it can serve another.
+    pub(crate) fn into_idle(self) -> Option<(Schema, Idle)> {
+        if !self.is_closable() {
+            return None;
+        }
+        let schema = Schema::of(&self.object.lock())?;
+        let Database {
+            connection, side, ..
+        } = self;
+        // The next reading looks at the file anew, which an exclusive connection does not do, and finds
+        // nothing in the cache.
+        let parted = connection.handle().internally(|| {
+            side.setting_up.store(true, Ordering::Relaxed);
+            connection.run("PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1")
+        });
+        side.setting_up.store(false, Ordering::Relaxed);
+        parted.ok()?;
+        connection.handle().release_memory();
+        *side.object.lock() = None;
+        Some((schema, Idle { connection, side }))
+    }
+}
+
+impl Idle {
+    /// Gives the connection an object, whose schema must be that of the one before.
+    pub(crate) fn open(self, object: SharedObject) -> Result<Database> {
+        let Idle { connection, side } = self;
+        *side.object.lock() = Some(object.clone());
+        connection.handle().forget_last_insert();
+        let taken = connection.handle().internally(|| {
+            side.setting_up.store(true, Ordering::Relaxed);
+            connection.run("PRAGMA locking_mode = EXCLUSIVE")
+        });
+        side.setting_up.store(false, Ordering::Relaxed);
+        taken?;
+        Ok(Database {
+            connection,
+            object,
+            side,
+        })
+    }
+}
