@@ -12,11 +12,14 @@ mod content;
 mod footprint;
 mod machine;
 mod recover;
+#[cfg(feature = "sql")]
+mod sql;
 mod wake;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use dovehouse_engine::Engine;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
@@ -30,10 +33,10 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     bench: Bench,
     /// How many clients commit, each waiting for its own
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     clients: Option<usize>,
-    /// How many objects there are; for `big`, how many pages the one object has
-    #[arg(long)]
+    /// How many objects there are; for `big`, how many pages the one object has; for `sql-hot`, how many rows
+    #[arg(long, value_parser = at_least_one::<u64>)]
     objects: Option<u64>,
     /// How long to measure
     #[arg(long)]
@@ -72,6 +75,18 @@ enum Bench {
     Alarms,
     /// One object of 10 GiB of pages and one of 10 million keys: loads, commits, reads, a kill, and erasing
     Big,
+    /// Durable SQL transactions of one row at 1, 64 and 1,000 objects, beside stock SQLite on files
+    #[cfg(feature = "sql")]
+    SqlCommit,
+    /// The first row of a sleeping object's database, beside opening a file
+    #[cfg(feature = "sql")]
+    SqlWake,
+    /// Inserts, selects and gets in one turn of one object, beside stock SQLite on a file
+    #[cfg(feature = "sql")]
+    SqlHot,
+    /// What an open database takes in memory, with a tenth of them hot
+    #[cfg(feature = "sql")]
+    Databases,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,6 +98,13 @@ enum Kind {
     /// A database of four tables, two indexes and a row
     #[cfg(feature = "sql")]
     Sql,
+}
+
+fn at_least_one<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    match text.parse() {
+        Ok(number) if number != N::default() => Ok(number),
+        _ => Err("a number from 1".into()),
+    }
 }
 
 /// What a bench is run with, its defaults filled in.
@@ -108,6 +130,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Compact => (16, 1_000_000, 20),
         Bench::Alarms => (1, 1_000_000, 0),
         Bench::Big => (1, 2_621_440, 10),
+        #[cfg(feature = "sql")]
+        Bench::SqlCommit => (0, 0, 3),
+        #[cfg(feature = "sql")]
+        Bench::SqlWake => (1, 10_000, 3),
+        #[cfg(feature = "sql")]
+        Bench::SqlHot => (1, 100_000, 0),
+        #[cfg(feature = "sql")]
+        Bench::Databases => (1, 10_000, 0),
     };
     let temporary = match arguments.data {
         Some(_) => None,
@@ -130,8 +160,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let mut run = Run {
         dir,
-        clients: arguments.clients.unwrap_or(clients).max(1),
-        objects: arguments.objects.unwrap_or(objects).max(1),
+        clients: arguments.clients.unwrap_or(clients),
+        objects: arguments.objects.unwrap_or(objects),
         seconds: arguments.seconds.unwrap_or(seconds),
         kind: arguments.kind,
         seed: arguments.seed,
@@ -149,6 +179,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Recover => recover::run(&mut run),
         Bench::Compact => compact::run(&mut run),
         Bench::Alarms => alarms::run(&mut run),
+        #[cfg(feature = "sql")]
+        Bench::SqlCommit => sql::commit(&mut run),
+        #[cfg(feature = "sql")]
+        Bench::SqlWake => sql::wake(&mut run),
+        #[cfg(feature = "sql")]
+        Bench::SqlHot => sql::hot(&mut run),
+        #[cfg(feature = "sql")]
+        Bench::Databases => sql::databases(&mut run),
     }?;
     run.report(arguments)
 }
@@ -194,7 +232,8 @@ impl Run {
     }
 
     fn report(&self, arguments: &Arguments) -> Result<(), Failure> {
-        let bench = format!("{:?}", arguments.bench).to_lowercase();
+        let bench = arguments.bench.to_possible_value().expect("none is hidden");
+        let bench = bench.get_name();
         if arguments.json {
             let mut document = json!({
                 "schema": 1,

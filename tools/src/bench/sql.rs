@@ -1,0 +1,70 @@
+//! SQL beside stock SQLite: commits, waking, statements in a turn, and many open databases.
+
+mod commit;
+mod databases;
+mod hot;
+mod wake;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dovehouse_engine::{ClassId, Engine};
+use dovehouse_sqlbridge::{Connection, Database, SharedObject};
+
+use super::{Run, content};
+use crate::exit::Failure;
+use crate::output;
+
+pub(super) use commit::run as commit;
+pub(super) use databases::run as databases;
+pub(super) use hot::run as hot;
+pub(super) use wake::run as wake;
+
+/// What each database of a bench has.
+const SCHEMA: &str =
+    "CREATE TABLE note(id INTEGER PRIMARY KEY, author TEXT NOT NULL, body TEXT NOT NULL);
+    CREATE INDEX note_author ON note(author)";
+const INSERT: &str = "INSERT INTO note(author, body) VALUES (?, ?)";
+/// About as long as a line of a chat.
+const BODY: &str =
+    "the doves come home at dusk, one after the other, and count themselves on the ledge";
+
+fn object(
+    engine: &Engine,
+    class: ClassId,
+    seed: u64,
+    number: u64,
+) -> Result<SharedObject, Failure> {
+    let object = engine.wake(class, content::id(seed, number))?;
+    Ok(Arc::new(object.into()))
+}
+
+/// So many objects with the schema and a row, durable and asleep.
+fn load(run: &Run, engine: &Engine) -> Result<ClassId, Failure> {
+    let class = engine.class("Bench")?;
+    let bar = output::progress(run.objects, "databases");
+    let mut last = None;
+    for number in 0..run.objects {
+        let database = Database::open(object(engine, class, run.seed, number)?)?;
+        database.exec(SCHEMA, ())?;
+        database.exec(INSERT, (format!("author {number}"), BODY))?;
+        last = database.commit()?.or(last);
+        if number % 256 == 0 {
+            bar.set_position(number);
+        }
+    }
+    if let Some(ticket) = last {
+        ticket.wait().map_err(content::engine_error)?;
+    }
+    bar.finish_and_clear();
+    Ok(class)
+}
+
+/// Stock SQLite on a file, with a log of its own.
+fn stock(path: &Path, synchronous: &str) -> Result<Connection, Failure> {
+    let connection = Connection::open_file(path)?;
+    connection.exec("PRAGMA journal_mode = WAL", ())?.one()?;
+    connection.exec(&format!("PRAGMA synchronous = {synchronous}"), ())?;
+    connection.exec(SCHEMA, ())?;
+    Ok(connection)
+}
