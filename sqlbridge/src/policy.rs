@@ -302,7 +302,7 @@ impl fmt::Display for Rule {
             Rule::Transaction => "a turn is one transaction; transaction() nests another in it",
             Rule::OtherDatabase => "an object has one database, main; call another object for its data",
             Rule::Vacuum => {
-                "the store compacts files itself; PRAGMA incremental_vacuum gives free pages back where the policy allows it"
+                "it needs a turn of its own; the program calls vacuum() for it"
             }
             Rule::StoreSetting => "it is set by the store and cannot be changed; leave it out",
             Rule::ReservedName => "names that begin with _cf_ are reserved; choose another",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovehouse_engine::wal::sim::SimFs;
 use dovehouse_engine::{Alarm, Engine};
-use dovehouse_sqlbridge::{Budget, Error, Limit, Rule, SqlPolicy};
+use dovehouse_sqlbridge::{Budget, Cursor, Error, Limit, Rule, SqlPolicy};
 
 mod common;
 
@@ -34,7 +34,7 @@ fn under(policy: &SqlPolicy) -> (Engine, Awake) {
 }
 
 fn refusal(awake: &Awake, sql: &str) -> Option<Rule> {
-    match awake.database.exec(sql, &[]) {
+    match awake.database.exec(sql, ()).and_then(Cursor::to_vec) {
         Ok(_) => None,
         Err(Error::Denied { rule, what }) => {
             assert!(!what.is_empty(), "{sql}");
@@ -361,7 +361,7 @@ fn each_rule_refuses_what_it_says_and_nothing_else() {
 #[test]
 fn a_denial_says_what_was_refused_why_and_what_to_do_instead() {
     let (_engine, awake) = under(&SqlPolicy::cloudflare());
-    let words = |sql: &str| awake.database.exec(sql, &[]).unwrap_err().to_string();
+    let words = |sql: &str| awake.database.exec(sql, ()).unwrap_err().to_string();
     assert_eq!(
         words("CREATE TABLE _cf_x(a)"),
         "_cf_x is refused: names that begin with _cf_ are reserved; choose another"
@@ -381,7 +381,7 @@ fn functions_of_sqlites_own_alter_table_cannot_be_called() {
             "sqlite_drop_constraint('CREATE TABLE t(a)', 1)",
         ] {
             assert!(
-                awake.database.exec(&format!("SELECT {call}"), &[]).is_err(),
+                awake.database.exec(&format!("SELECT {call}"), ()).is_err(),
                 "{call}"
             );
         }
@@ -413,7 +413,7 @@ fn limits_are_those_of_the_policy() {
         (value(4 << 20), value((4 << 20) + 1)),
     ];
     for (fits, too_much) in cases {
-        let error = awake.database.exec(&too_much, &[]).unwrap_err();
+        let error = awake.database.exec(&too_much, ()).unwrap_err();
         assert!(matches!(error, Error::Sqlite { .. }), "{error}");
         awake.run(&fits);
     }
@@ -425,7 +425,7 @@ fn limits_are_those_of_the_policy() {
     assert!(
         awake
             .database
-            .exec(&format!("SELECT {}", many("1", 21, ", ")), &[])
+            .exec(&format!("SELECT {}", many("1", 21, ", ")), ())
             .is_err()
     );
     awake.run(&terms(50));
@@ -441,7 +441,7 @@ fn an_endless_query_is_interrupted_and_nothing_else_happens() {
         let (_engine, awake) = under(&SqlPolicy::native().budget(budget));
         awake.run("UPDATE t SET a = 7");
         for _ in 0..2 {
-            let error = awake.database.exec(ENDLESS, &[]).unwrap_err();
+            let error = awake.database.exec(ENDLESS, ()).unwrap_err();
             assert!(
                 matches!(error, Error::Interrupted { budget: told } if told == budget),
                 "{error}"
@@ -463,7 +463,7 @@ fn a_statement_that_writes_for_too_long_takes_tables_keys_and_alarm_of_its_turn_
         ..Alarm::default()
     });
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t(a) SELECT i FROM n";
-    let error = awake.database.exec(sql, &[]).unwrap_err();
+    let error = awake.database.exec(sql, ()).unwrap_err();
     assert!(matches!(error, Error::Interrupted { .. }), "{error}");
     assert_eq!(awake.number("SELECT sum(a) + count(*) FROM t"), 3);
     assert!(awake.object.lock().get(b"key").unwrap().is_none());
