@@ -346,7 +346,7 @@ impl Statement {
         }
         loop {
             let before = handle.total_changes();
-            let outer = handle.hooks.before_step(run.used);
+            let outer = handle.hooks.before_step(self.is_readonly(), run.used);
             // SAFETY: the statement is alive, and belongs to this connection.
             let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
             run.used = handle.hooks.after_step(outer);

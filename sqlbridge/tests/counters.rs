@@ -32,7 +32,7 @@ fn tables() -> (Engine, Awake) {
     (engine, awake)
 }
 
-fn counted(awake: &Awake, sql: &str) -> (u64, u64) {
+fn counted(awake: &Awake, sql: &str) -> Figures {
     let mut cursor = awake.database.exec(sql, ()).unwrap();
     while cursor.next().unwrap().is_some() {}
     let Counters {
@@ -102,8 +102,11 @@ fn rows_are_counted_as_upstream_counts_them() {
     assert!(differ.is_empty(), "{differ:#?}");
 }
 
+/// Rows read and written.
+type Figures = (u64, u64);
+
 /// SQL; read and written here; read and written upstream, by its rules. The list in `docs/sql.md` is this one.
-const OTHERWISE: &[(&str, (u64, u64), (u64, u64))] = &[
+const OTHERWISE: &[(&str, Figures, Figures)] = &[
     // What is counted by the page is one row here.
     ("SELECT count(*) FROM keyed", (1, 0), (20, 0)),
     // A search of an index that finds nothing.

@@ -175,6 +175,16 @@ const CASES: &[(&str, Option<Rule>, Option<Rule>)] = &[
         Some(Rule::ReservedName),
     ),
     (
+        "CREATE VIRTUAL TABLE _cf USING fts5(a)",
+        None,
+        Some(Rule::ReservedName),
+    ),
+    (
+        "ALTER TABLE spare RENAME TO \"_Cf\"",
+        None,
+        Some(Rule::ReservedName),
+    ),
+    (
         "ALTER TABLE t RENAME TO _cf_t",
         None,
         Some(Rule::ReservedName),
@@ -335,6 +345,11 @@ const CASES: &[(&str, Option<Rule>, Option<Rule>)] = &[
         None,
     ),
     ("PRAGMA optimize(0xfffe)", None, None),
+    (
+        "SELECT * FROM pragma_optimize(1)",
+        Some(Rule::PragmaFunction),
+        Some(Rule::PragmaFunction),
+    ),
     ("PRAGMA optimize(t)", None, Some(Rule::PragmaArgument)),
 ];
 
@@ -369,6 +384,17 @@ fn a_denial_says_what_was_refused_why_and_what_to_do_instead() {
     assert!(words("COMMIT").starts_with("COMMIT is refused: a turn is one transaction"));
     assert!(words("SELECT json_pretty(1)").starts_with("json_pretty is refused"));
     assert!(words("SELECT nosuch(1)").contains("no such function"));
+}
+
+#[test]
+fn optimize_as_a_statement_goes_on_after_the_schema_has_changed() {
+    let (_engine, awake) = under(&SqlPolicy::cloudflare());
+    for table in ["one", "two"] {
+        awake.run("PRAGMA optimize");
+        awake.run(&format!("CREATE TABLE {table}(a); SELECT * FROM {table}"));
+    }
+    awake.commit();
+    awake.assert_whole();
 }
 
 #[test]
