@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::counters::{Counted, Counters};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::ffi::{Handle, Statement, Step};
@@ -32,6 +33,18 @@ pub(crate) struct Started {
     pub(crate) names: Arc<[String]>,
     pub(crate) ahead: VecDeque<Vec<Value>>,
     pub(crate) run: Option<RunId>,
+    /// The statement's text.
+    pub(crate) sql: Arc<str>,
+    /// What SQLite has counted, if it is at its end.
+    pub(crate) counted: Counted,
+}
+
+/// What one more step gave.
+#[derive(Debug)]
+pub(crate) enum Stepped {
+    Row(Vec<Value>),
+    /// The end, and what SQLite has counted.
+    Done(Counted),
 }
 
 impl Connection {
@@ -100,7 +113,7 @@ impl Connection {
             }
             let mut started = self.first_step(prepared, &[]).map_err(only_the_last)?;
             while let Some(run) = started.run {
-                if self.step(run)?.is_none() {
+                if let Stepped::Done(_) = self.step(run)? {
                     started.run = None;
                 }
             }
@@ -128,7 +141,7 @@ impl Connection {
     /// Runs a statement to its first row, or to its end if it writes: a commit must not find it unfinished.
     fn first_step(&self, mut prepared: Prepared, parameters: &[Value]) -> Result<Started> {
         let ran = self.bind_and_step(&mut prepared, parameters);
-        let names = prepared.names.clone();
+        let (names, sql) = (prepared.names.clone(), prepared.sql.clone());
         let (ahead, ended) = match ran {
             Ok(ran) => ran,
             Err(error) => {
@@ -137,6 +150,7 @@ impl Connection {
                 return Err(error);
             }
         };
+        let counted = prepared.statement.counted();
         let run = if ended {
             prepared.statement.reset();
             self.keep(prepared);
@@ -144,7 +158,13 @@ impl Connection {
         } else {
             Some(self.running.borrow_mut().insert(prepared))
         };
-        Ok(Started { names, ahead, run })
+        Ok(Started {
+            names,
+            ahead,
+            run,
+            sql,
+            counted,
+        })
     }
 
     /// Its first rows, and whether it is at its end.
@@ -180,16 +200,34 @@ impl Connection {
     }
 
     /// The next row of a running statement. At its end, and after an error, it does not run any more.
-    pub(crate) fn step(&self, run: RunId) -> Result<Option<Vec<Value>>> {
+    pub(crate) fn step(&self, run: RunId) -> Result<Stepped> {
         let running = self.running.borrow();
         let prepared = running.get(run).ok_or(Error::Canceled)?;
         let stepped = prepared.statement.step(&self.handle);
         if let Ok(Step::Row) = stepped {
-            return Ok(Some(row(&prepared.statement, prepared.names.len())));
+            let values = row(&prepared.statement, prepared.names.len());
+            return Ok(Stepped::Row(values));
         }
+        let counted = prepared.statement.counted();
         drop(running);
         self.end(run);
-        stepped.map(|_| None)
+        stepped.map(|_| Stepped::Done(counted))
+    }
+
+    /// Rows that a running statement has read and written so far.
+    pub(crate) fn counters_of_run(&self, run: RunId) -> Result<Counters> {
+        let running = self.running.borrow();
+        let prepared = running.get(run).ok_or(Error::Canceled)?;
+        let shape = prepared.statement.shape(&self.handle);
+        Ok(shape.counters(&prepared.statement.counted()))
+    }
+
+    /// Rows that a statement of this text has read and written, of which SQLite has counted this.
+    pub(crate) fn counters(&self, sql: &str, counted: &Counted) -> Result<Counters> {
+        let (prepared, _) = self.prepare(sql)?;
+        let shape = prepared.statement.shape(&self.handle);
+        self.keep(prepared);
+        Ok(shape.counters(counted))
     }
 
     /// Ends a running statement, if it still runs.

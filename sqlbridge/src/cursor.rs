@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::connection::{Connection, Started};
+use crate::connection::{Connection, Started, Stepped};
+use crate::counters::{Counted, Counters};
 use crate::error::{Error, Result};
 use crate::row::Row;
 use crate::running::RunId;
@@ -46,17 +47,28 @@ pub struct Cursor<A: Access> {
     ahead: VecDeque<Vec<Value>>,
     /// The statement, unless it has run to its end.
     run: Option<RunId>,
+    sql: Arc<str>,
+    /// What SQLite has counted, once the statement is at its end.
+    counted: Counted,
 }
 
 impl<A: Access> Cursor<A> {
     /// The rows of a statement that was just started on the same connection.
     pub(crate) fn new(access: A, started: Started) -> Self {
-        let Started { names, ahead, run } = started;
+        let Started {
+            names,
+            ahead,
+            run,
+            sql,
+            counted,
+        } = started;
         Cursor {
             access,
             names,
             ahead,
             run,
+            sql,
+            counted,
         }
     }
 
@@ -85,8 +97,11 @@ impl<A: Access> Cursor<A> {
         if let Some(run) = self.run {
             let next = self.access.with(|statements| statements.0.step(run));
             match next {
-                Ok(Some(values)) => self.ahead.push_back(values),
-                Ok(None) => self.run = None,
+                Ok(Stepped::Row(values)) => self.ahead.push_back(values),
+                Ok(Stepped::Done(counted)) => {
+                    self.run = None;
+                    self.counted = counted;
+                }
                 Err(error) => {
                     self.run = None;
                     return Err(error);
@@ -94,6 +109,18 @@ impl<A: Access> Cursor<A> {
             }
         }
         Ok(Some(values))
+    }
+
+    /// Rows that the statement has read and written so far, one row ahead of those that were taken; all of them
+    /// once the last one was. Statements before the last one of a text are not counted.
+    ///
+    /// The first time that this is asked of a statement it is prepared once more, to look at its program. So
+    /// after a change of the schema by which the statement cannot be prepared any more it fails.
+    pub fn counters(&self) -> Result<Counters, A::Error> {
+        self.access.with(|statements| match self.run {
+            Some(run) => statements.0.counters_of_run(run),
+            None => statements.0.counters(&self.sql, &self.counted),
+        })
     }
 
     /// Whether no row is left.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use libsqlite3_sys as sqlite;
 
+use crate::counters::{Counted, Kind, Shape};
 use crate::error::{Error, Result};
 use crate::functions::Learned;
 use crate::hooks::{Hooks, Used};
@@ -34,10 +35,27 @@ unsafe impl Send for Handle {}
 #[derive(Debug)]
 pub(crate) struct Statement {
     raw: NonNull<sqlite::sqlite3_stmt>,
-    /// Of its budget, by the run that is under way.
-    used: Cell<Used>,
-    /// Whether that run has given rows.
-    gave_rows: Cell<bool>,
+    run: Cell<Run>,
+    /// Of the run that is under way, or the last one.
+    changes: Cell<Changes>,
+    /// Of its program, once it was asked for.
+    shape: Cell<Option<Shape>>,
+}
+
+/// The run of a statement that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    started: bool,
+    gave_rows: bool,
+    /// Of its budget.
+    used: Used,
+}
+
+/// Rows that a run has changed: all, and without those of triggers and foreign keys.
+#[derive(Clone, Copy, Debug, Default)]
+struct Changes {
+    all: u64,
+    direct: u64,
 }
 
 // SAFETY: a statement belongs to a connection and is used where that is used: see `Handle`. The
@@ -190,8 +208,9 @@ impl Handle {
         let taken = unsafe { tail.offset_from(start) } as usize;
         let statement = NonNull::new(raw).map(|raw| Statement {
             raw,
-            used: Cell::default(),
-            gave_rows: Cell::default(),
+            run: Cell::default(),
+            changes: Cell::default(),
+            shape: Cell::default(),
         });
         self.hooks.after_prepare(&sql[..taken])?;
         Ok((statement, taken))
@@ -218,6 +237,35 @@ impl Handle {
     pub(crate) fn is_autocommit(&self) -> bool {
         // SAFETY: the connection is open.
         unsafe { sqlite::sqlite3_get_autocommit(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Rows that all statements changed, with those of triggers and foreign keys.
+    fn total_changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        unsafe { sqlite::sqlite3_total_changes64(self.raw.as_ptr()) as u64 }
+    }
+
+    fn shape(&self, statement: &Statement) -> Shape {
+        // SAFETY: the statement is alive; its text is NUL-terminated, and lives as long.
+        let sql = unsafe { CStr::from_ptr(sqlite::sqlite3_sql(statement.raw.as_ptr())) };
+        let sql = format!("EXPLAIN {}", sql.to_string_lossy());
+        let explain = || -> Result<Vec<Vec<Value>>> {
+            let (Some(explained), _) = self.prepare_as_it_is(&sql)? else {
+                return Ok(Vec::new());
+            };
+            let columns = explained.column_names().len();
+            let mut rows = Vec::new();
+            while explained.step(self)? == Step::Row {
+                rows.push(
+                    (0..columns)
+                        .map(|column| explained.column(column))
+                        .collect(),
+                );
+            }
+            Ok(rows)
+        };
+        let rows = self.internally(explain).unwrap_or_default();
+        Shape::of(&rows)
     }
 
     /// Rows that the last statement inserted, updated or deleted.
@@ -308,21 +356,32 @@ impl Statement {
 
     /// Runs it up to its next row, or to its end.
     pub(crate) fn step(&self, handle: &Handle) -> Result<Step> {
+        let mut run = self.run.get();
+        if !run.started {
+            run.started = true;
+            self.forget_counters();
+        }
         loop {
-            let outer = handle.hooks.before_step(self.used.get());
+            let before = handle.total_changes();
+            let outer = handle.hooks.before_step(self.is_readonly(), run.used);
             // SAFETY: the statement is alive, and belongs to this connection.
             let code = unsafe { sqlite::sqlite3_step(self.raw.as_ptr()) };
-            self.used.set(handle.hooks.after_step(outer));
+            run.used = handle.hooks.after_step(outer);
+            run.gave_rows |= code == sqlite::SQLITE_ROW;
+            self.run.set(run);
+            let changed = handle.total_changes() - before;
+            if changed > 0 {
+                let all = self.changes.get().all + changed;
+                let direct = handle.changes();
+                self.changes.set(Changes { all, direct });
+            }
             let error = match code {
-                sqlite::SQLITE_ROW => {
-                    self.gave_rows.set(true);
-                    return Ok(Step::Row);
-                }
+                sqlite::SQLITE_ROW => return Ok(Step::Row),
                 sqlite::SQLITE_DONE => return Ok(Step::Done),
                 code => handle.error(code),
             };
             // SQLite prepares it again after a change of the schema, which may ask for more functions.
-            if self.gave_rows.get() || !handle.learn(&error) {
+            if run.gave_rows || !handle.learn(&error) {
                 return Err(error);
             }
             // SAFETY: the statement is alive. The parameters stay.
@@ -330,17 +389,50 @@ impl Statement {
         }
     }
 
+    /// What SQLite has counted of the run that is under way, or of the last one.
+    pub(crate) fn counted(&self) -> Counted {
+        let changes = self.changes.get();
+        Counted {
+            moves: Kind::ALL.map(|kind| self.status(kind.number(), false)),
+            changes: changes.all,
+            direct_changes: changes.direct,
+        }
+    }
+
+    /// The shape of its program, or an empty one if it has none.
+    pub(crate) fn shape(&self, handle: &Handle) -> Shape {
+        let shape = self.shape.get().unwrap_or_else(|| handle.shape(self));
+        self.shape.set(Some(shape));
+        shape
+    }
+
+    fn forget_counters(&self) {
+        self.changes.take();
+        for kind in Kind::ALL {
+            self.status(kind.number(), true);
+        }
+    }
+
+    /// One of SQLite's counters, which may start again from zero then.
+    fn status(&self, number: c_int, restart: bool) -> u64 {
+        // SAFETY: the statement is alive.
+        let count =
+            unsafe { sqlite::sqlite3_stmt_status(self.raw.as_ptr(), number, c_int::from(restart)) };
+        u64::from(count as u32)
+    }
+
     /// Whether the last step had to prepare it again.
     pub(crate) fn was_prepared_again(&self) -> bool {
-        let counter = sqlite::SQLITE_STMTSTATUS_REPREPARE;
-        // SAFETY: the statement is alive. The counter starts again from zero.
-        unsafe { sqlite::sqlite3_stmt_status(self.raw.as_ptr(), counter, 1) > 0 }
+        let again = self.status(sqlite::SQLITE_STMTSTATUS_REPREPARE, true) > 0;
+        if again {
+            self.shape.take();
+        }
+        again
     }
 
     /// Makes it ready to run again, without parameters.
     pub(crate) fn reset(&self) {
-        self.used.take();
-        self.gave_rows.set(false);
+        self.run.take();
         // SAFETY: the statement is alive. Both calls only repeat the error of the last step.
         unsafe {
             sqlite::sqlite3_reset(self.raw.as_ptr());

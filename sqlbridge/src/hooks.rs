@@ -33,6 +33,8 @@ pub(crate) struct Hooks {
     exhausted: Cell<bool>,
     /// Whether the application has set something that lives in the connection, not in the database.
     pub(crate) personal: Cell<bool>,
+    /// Whether a statement runs that writes nothing itself. What is prepared meanwhile is for a virtual table.
+    reading: Cell<bool>,
 }
 
 /// What a statement has used of its budget.
@@ -55,6 +57,7 @@ impl Hooks {
             used: Cell::default(),
             exhausted: false.into(),
             personal: false.into(),
+            reading: false.into(),
         }
     }
 
@@ -112,23 +115,27 @@ impl Hooks {
             return Ok(());
         }
         for name in text::names_that_sqlite_does_not_tell(sql) {
-            if let Some(rule) = self.policy.get().judge(&Action::Name(&name)) {
+            // A virtual table's own tables have its name and something behind an underscore, and are renamed with it.
+            let longer = format!("{name}_");
+            if let Some(rule) = self.policy.get().judge(&Action::Name(&longer)) {
                 return Err(denied(rule, &name));
             }
         }
         Ok(())
     }
 
-    /// Before a step of a statement that has used this. Returns what [`Hooks::after_step`] wants back.
-    pub(crate) fn before_step(&self, used: Used) -> Used {
+    /// Before a step of a statement that only reads or not, and has used this. Returns what [`Hooks::after_step`] wants back.
+    pub(crate) fn before_step(&self, reads: bool, used: Used) -> Used {
         self.refused.take();
         self.exhausted.set(false);
+        self.reading.set(reads);
         let since = (used.steps > 0).then(now);
         self.used.replace(Used { since, ..used })
     }
 
     /// After it: what the statement has used now.
     pub(crate) fn after_step(&self, outer: Used) -> Used {
+        self.reading.set(false);
         let used = self.used.replace(outer);
         let time = used.since.map_or(Duration::ZERO, |since| now() - since);
         Used {
@@ -265,6 +272,7 @@ unsafe extern "C" fn authorize(
         first.as_deref(),
         second.as_deref(),
         schema.as_deref(),
+        hooks.reading.get(),
     )
     .iter()
     .flatten()
@@ -299,6 +307,7 @@ fn actions<'a>(
     first: Option<&'a str>,
     second: Option<&'a str>,
     schema: Option<&'a str>,
+    nested: bool,
 ) -> [Option<Action<'a>>; 3] {
     let place = |schema: Option<&'a str>| match schema? {
         "main" => None,
@@ -326,6 +335,7 @@ fn actions<'a>(
             let pragma = first.map(|name| Action::Pragma {
                 name,
                 argument: second,
+                nested,
             });
             [place(schema), pragma, None]
         }

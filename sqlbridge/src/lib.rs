@@ -12,6 +12,7 @@
 
 mod allowed;
 mod connection;
+mod counters;
 mod cursor;
 mod database;
 mod error;
@@ -48,6 +49,7 @@ mod value;
 mod vfs;
 
 pub use connection::Connection;
+pub use counters::Counters;
 pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
 pub use database::{Database, Savepoint};
 pub use error::{Error, Result};

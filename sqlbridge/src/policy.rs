@@ -111,7 +111,10 @@ impl SqlPolicy {
         match action {
             Action::Transaction(_) => Some(Rule::Transaction),
             Action::OtherDatabase(_) => Some(Rule::OtherDatabase),
-            Action::Pragma { name, argument } => self.judge_pragma(name, *argument),
+            Action::Pragma {
+                name, nested: true, ..
+            } if name.eq_ignore_ascii_case("optimize") => Some(Rule::PragmaFunction),
+            Action::Pragma { name, argument, .. } => self.judge_pragma(name, *argument),
             _ if !self.listed_only => None,
             Action::Temporary(_) => Some(Rule::Temporary),
             Action::Name(name) => is_reserved(name).then_some(Rule::ReservedName),
@@ -167,6 +170,8 @@ pub(crate) enum Action<'a> {
     Pragma {
         name: &'a str,
         argument: Option<&'a str>,
+        /// Whether it is a table in a query that runs.
+        nested: bool,
     },
 }
 
@@ -294,6 +299,8 @@ pub enum Rule {
     Pragma,
     /// An argument that a listed pragma does not take.
     PragmaArgument,
+    /// `pragma_optimize()`: a query that writes, which would be outside of the turn's transaction.
+    PragmaFunction,
 }
 
 impl fmt::Display for Rule {
@@ -302,7 +309,7 @@ impl fmt::Display for Rule {
             Rule::Transaction => "a turn is one transaction; transaction() nests another in it",
             Rule::OtherDatabase => "an object has one database, main; call another object for its data",
             Rule::Vacuum => {
-                "the store compacts files itself; PRAGMA incremental_vacuum gives free pages back where the policy allows it"
+                "it needs a turn of its own; the program calls vacuum() for it"
             }
             Rule::StoreSetting => "it is set by the store and cannot be changed; leave it out",
             Rule::ReservedName => "names that begin with _cf_ are reserved; choose another",
@@ -310,6 +317,7 @@ impl fmt::Display for Rule {
             Rule::VirtualTable => "only fts5, fts5vocab, rtree and rtree_i32 make virtual tables",
             Rule::Function => "the function is not on the list; compute it outside of SQL",
             Rule::Pragma => "the pragma is not on the list; leave it out",
+            Rule::PragmaFunction => "a query cannot write; PRAGMA optimize as a statement can",
             Rule::PragmaArgument => {
                 "the pragma does not take this argument; switches take true, false, yes, no, on, off, 1 or 0"
             }

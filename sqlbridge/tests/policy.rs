@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dovehouse_engine::wal::sim::SimFs;
 use dovehouse_engine::{Alarm, Engine};
-use dovehouse_sqlbridge::{Budget, Error, Limit, Rule, SqlPolicy};
+use dovehouse_sqlbridge::{Budget, Cursor, Error, Limit, Rule, SqlPolicy};
 
 mod common;
 
@@ -34,7 +34,7 @@ fn under(policy: &SqlPolicy) -> (Engine, Awake) {
 }
 
 fn refusal(awake: &Awake, sql: &str) -> Option<Rule> {
-    match awake.database.exec(sql, &[]) {
+    match awake.database.exec(sql, ()).and_then(Cursor::to_vec) {
         Ok(_) => None,
         Err(Error::Denied { rule, what }) => {
             assert!(!what.is_empty(), "{sql}");
@@ -171,6 +171,16 @@ const CASES: &[(&str, Option<Rule>, Option<Rule>)] = &[
     ),
     (
         "ALTER TABLE _cf_KV ADD COLUMN c",
+        None,
+        Some(Rule::ReservedName),
+    ),
+    (
+        "CREATE VIRTUAL TABLE _cf USING fts5(a)",
+        None,
+        Some(Rule::ReservedName),
+    ),
+    (
+        "ALTER TABLE spare RENAME TO \"_Cf\"",
         None,
         Some(Rule::ReservedName),
     ),
@@ -335,6 +345,11 @@ const CASES: &[(&str, Option<Rule>, Option<Rule>)] = &[
         None,
     ),
     ("PRAGMA optimize(0xfffe)", None, None),
+    (
+        "SELECT * FROM pragma_optimize(1)",
+        Some(Rule::PragmaFunction),
+        Some(Rule::PragmaFunction),
+    ),
     ("PRAGMA optimize(t)", None, Some(Rule::PragmaArgument)),
 ];
 
@@ -361,7 +376,7 @@ fn each_rule_refuses_what_it_says_and_nothing_else() {
 #[test]
 fn a_denial_says_what_was_refused_why_and_what_to_do_instead() {
     let (_engine, awake) = under(&SqlPolicy::cloudflare());
-    let words = |sql: &str| awake.database.exec(sql, &[]).unwrap_err().to_string();
+    let words = |sql: &str| awake.database.exec(sql, ()).unwrap_err().to_string();
     assert_eq!(
         words("CREATE TABLE _cf_x(a)"),
         "_cf_x is refused: names that begin with _cf_ are reserved; choose another"
@@ -369,6 +384,17 @@ fn a_denial_says_what_was_refused_why_and_what_to_do_instead() {
     assert!(words("COMMIT").starts_with("COMMIT is refused: a turn is one transaction"));
     assert!(words("SELECT json_pretty(1)").starts_with("json_pretty is refused"));
     assert!(words("SELECT nosuch(1)").contains("no such function"));
+}
+
+#[test]
+fn optimize_as_a_statement_goes_on_after_the_schema_has_changed() {
+    let (_engine, awake) = under(&SqlPolicy::cloudflare());
+    for table in ["one", "two"] {
+        awake.run("PRAGMA optimize");
+        awake.run(&format!("CREATE TABLE {table}(a); SELECT * FROM {table}"));
+    }
+    awake.commit();
+    awake.assert_whole();
 }
 
 #[test]
@@ -381,7 +407,7 @@ fn functions_of_sqlites_own_alter_table_cannot_be_called() {
             "sqlite_drop_constraint('CREATE TABLE t(a)', 1)",
         ] {
             assert!(
-                awake.database.exec(&format!("SELECT {call}"), &[]).is_err(),
+                awake.database.exec(&format!("SELECT {call}"), ()).is_err(),
                 "{call}"
             );
         }
@@ -413,7 +439,7 @@ fn limits_are_those_of_the_policy() {
         (value(4 << 20), value((4 << 20) + 1)),
     ];
     for (fits, too_much) in cases {
-        let error = awake.database.exec(&too_much, &[]).unwrap_err();
+        let error = awake.database.exec(&too_much, ()).unwrap_err();
         assert!(matches!(error, Error::Sqlite { .. }), "{error}");
         awake.run(&fits);
     }
@@ -425,7 +451,7 @@ fn limits_are_those_of_the_policy() {
     assert!(
         awake
             .database
-            .exec(&format!("SELECT {}", many("1", 21, ", ")), &[])
+            .exec(&format!("SELECT {}", many("1", 21, ", ")), ())
             .is_err()
     );
     awake.run(&terms(50));
@@ -441,7 +467,7 @@ fn an_endless_query_is_interrupted_and_nothing_else_happens() {
         let (_engine, awake) = under(&SqlPolicy::native().budget(budget));
         awake.run("UPDATE t SET a = 7");
         for _ in 0..2 {
-            let error = awake.database.exec(ENDLESS, &[]).unwrap_err();
+            let error = awake.database.exec(ENDLESS, ()).unwrap_err();
             assert!(
                 matches!(error, Error::Interrupted { budget: told } if told == budget),
                 "{error}"
@@ -463,7 +489,7 @@ fn a_statement_that_writes_for_too_long_takes_tables_keys_and_alarm_of_its_turn_
         ..Alarm::default()
     });
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t(a) SELECT i FROM n";
-    let error = awake.database.exec(sql, &[]).unwrap_err();
+    let error = awake.database.exec(sql, ()).unwrap_err();
     assert!(matches!(error, Error::Interrupted { .. }), "{error}");
     assert_eq!(awake.number("SELECT sum(a) + count(*) FROM t"), 3);
     assert!(awake.object.lock().get(b"key").unwrap().is_none());
