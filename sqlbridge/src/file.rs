@@ -67,6 +67,9 @@ pub(crate) enum File {
 #[derive(Debug)]
 pub(crate) struct MainFile {
     pub(crate) side: Arc<Side>,
+    /// The transaction was taken back, and SQLite may be about to write back from its journal what is there
+    /// already. That must not be a transaction again: it could fail as the first one did, for ever.
+    pub(crate) restored: bool,
 }
 
 impl File {
@@ -239,7 +242,7 @@ impl MainFile {
             // A spill may write other pages first; page 1 must stay what reads have seen.
             object.write_page(1, &template::PAGE_ONE)?;
         }
-        pages::write(object, bytes, offset)
+        pages::write(object, bytes, offset, self.restored)
     }
 
     /// A page cannot be read. What the transaction did so far is not concerned.
@@ -248,14 +251,16 @@ impl MainFile {
         sqlite::SQLITE_IOERR_READ
     }
 
-    fn forget(&self) {
+    fn forget(&mut self) {
         if let Ok(object) = self.object() {
             object.lock().rollback();
         }
+        self.restored = true;
         self.side.lost.store(true, Ordering::Relaxed);
     }
 
-    fn reserve(&self) -> Result<(), Code> {
+    fn reserve(&mut self) -> Result<(), Code> {
+        self.restored = false;
         let reserved = self.object()?.lock().reserve();
         reserved.map_err(|error| self.failed(error))
     }
