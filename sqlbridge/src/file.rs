@@ -19,10 +19,11 @@ use libsqlite3_sys as sqlite;
 use parking_lot::Mutex;
 
 #[cfg(feature = "loadable")]
-use crate::loadable::{HostFile, locks::Level, supers};
+use crate::loadable::{HostFile, locks::Level};
 use crate::pages;
 use crate::scratch::Scratch;
 use crate::template;
+use crate::vfs::supers;
 
 /// An awake object that a database and its owner share. Never hold the lock while SQLite runs: its
 /// callbacks take it.
@@ -57,7 +58,6 @@ pub(crate) enum File {
     #[cfg(feature = "loadable")]
     Host(HostFile),
     /// A super-journal.
-    #[cfg(feature = "loadable")]
     Super,
     /// A journal or a temporary table. Shared with the database whose journal it is.
     Scratch(Arc<Mutex<Scratch>>),
@@ -83,7 +83,6 @@ impl File {
             File::Main(main) => main.read(buf, offset),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.read(buf, offset),
-            #[cfg(feature = "loadable")]
             File::Super => {
                 buf.fill(0);
                 Ok(buf.is_empty())
@@ -97,7 +96,6 @@ impl File {
             File::Main(main) => main.write(bytes, offset),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.write(bytes, offset),
-            #[cfg(feature = "loadable")]
             File::Super => supers::check_child(bytes),
             File::Scratch(scratch) => scratch.lock().write(bytes, offset),
         }
@@ -108,7 +106,6 @@ impl File {
             File::Main(main) => pages::truncate(&mut main.object()?.lock(), size),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.truncate(size),
-            #[cfg(feature = "loadable")]
             File::Super => {}
             File::Scratch(scratch) => scratch.lock().truncate(size)?,
         }
@@ -126,7 +123,6 @@ impl File {
             }
             #[cfg(feature = "loadable")]
             File::Host(host) => host.size(),
-            #[cfg(feature = "loadable")]
             File::Super => 0,
             File::Scratch(scratch) => scratch.lock().size(),
         }
