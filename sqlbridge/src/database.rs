@@ -83,7 +83,10 @@ impl Database {
         let side = Arc::new(Side::default());
         *side.object.lock() = Some(object.clone());
         side.setting_up.store(true, Ordering::Relaxed);
-        let token = vfs::announce(MainFile { side: side.clone() })?;
+        let token = vfs::announce(MainFile {
+            side: side.clone(),
+            restored: false,
+        })?;
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
         handle.restrict(policy)?;
         let connection = Connection::new(handle);
@@ -279,7 +282,7 @@ impl Database {
             ));
         }
         let vacuumed = self.internally("VACUUM");
-        vacuumed.map_err(|error| self.engines_words(error))
+        vacuumed.map_err(|error| self.after_error(error))
     }
 
     /// Rows that the last statement inserted, updated or deleted.

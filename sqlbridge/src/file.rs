@@ -19,10 +19,11 @@ use libsqlite3_sys as sqlite;
 use parking_lot::Mutex;
 
 #[cfg(feature = "loadable")]
-use crate::loadable::{HostFile, locks::Level, supers};
+use crate::loadable::{HostFile, locks::Level};
 use crate::pages;
 use crate::scratch::Scratch;
 use crate::template;
+use crate::vfs::supers;
 
 /// An awake object that a database and its owner share. Never hold the lock while SQLite runs: its
 /// callbacks take it.
@@ -57,7 +58,6 @@ pub(crate) enum File {
     #[cfg(feature = "loadable")]
     Host(HostFile),
     /// A super-journal.
-    #[cfg(feature = "loadable")]
     Super,
     /// A journal or a temporary table. Shared with the database whose journal it is.
     Scratch(Arc<Mutex<Scratch>>),
@@ -67,6 +67,9 @@ pub(crate) enum File {
 #[derive(Debug)]
 pub(crate) struct MainFile {
     pub(crate) side: Arc<Side>,
+    /// The transaction was taken back, and SQLite may be about to write back from its journal what is there
+    /// already. That must not be a transaction again: it could fail as the first one did, for ever.
+    pub(crate) restored: bool,
 }
 
 impl File {
@@ -80,7 +83,6 @@ impl File {
             File::Main(main) => main.read(buf, offset),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.read(buf, offset),
-            #[cfg(feature = "loadable")]
             File::Super => {
                 buf.fill(0);
                 Ok(buf.is_empty())
@@ -94,7 +96,6 @@ impl File {
             File::Main(main) => main.write(bytes, offset),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.write(bytes, offset),
-            #[cfg(feature = "loadable")]
             File::Super => supers::check_child(bytes),
             File::Scratch(scratch) => scratch.lock().write(bytes, offset),
         }
@@ -105,7 +106,6 @@ impl File {
             File::Main(main) => pages::truncate(&mut main.object()?.lock(), size),
             #[cfg(feature = "loadable")]
             File::Host(host) => host.truncate(size),
-            #[cfg(feature = "loadable")]
             File::Super => {}
             File::Scratch(scratch) => scratch.lock().truncate(size)?,
         }
@@ -123,7 +123,6 @@ impl File {
             }
             #[cfg(feature = "loadable")]
             File::Host(host) => host.size(),
-            #[cfg(feature = "loadable")]
             File::Super => 0,
             File::Scratch(scratch) => scratch.lock().size(),
         }
@@ -239,7 +238,7 @@ impl MainFile {
             // A spill may write other pages first; page 1 must stay what reads have seen.
             object.write_page(1, &template::PAGE_ONE)?;
         }
-        pages::write(object, bytes, offset)
+        pages::write(object, bytes, offset, self.restored)
     }
 
     /// A page cannot be read. What the transaction did so far is not concerned.
@@ -248,14 +247,16 @@ impl MainFile {
         sqlite::SQLITE_IOERR_READ
     }
 
-    fn forget(&self) {
+    fn forget(&mut self) {
         if let Ok(object) = self.object() {
             object.lock().rollback();
         }
+        self.restored = true;
         self.side.lost.store(true, Ordering::Relaxed);
     }
 
-    fn reserve(&self) -> Result<(), Code> {
+    fn reserve(&mut self) -> Result<(), Code> {
+        self.restored = false;
         let reserved = self.object()?.lock().reserve();
         reserved.map_err(|error| self.failed(error))
     }

@@ -29,7 +29,6 @@ mod entry;
 mod host_file;
 pub(crate) mod locks;
 mod stores;
-pub(crate) mod supers;
 
 use std::path::PathBuf;
 

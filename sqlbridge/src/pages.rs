@@ -19,15 +19,20 @@ pub(crate) fn read(object: &Object, buf: &mut [u8], offset: u64) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn write(object: &mut Object, bytes: &[u8], offset: u64) -> Result<()> {
+/// Writes a stretch. With `compare`, pages that hold these bytes already are left alone.
+pub(crate) fn write(object: &mut Object, bytes: &[u8], offset: u64, compare: bool) -> Result<()> {
     for (number, inside, part) in pages(offset, bytes.len()) {
-        if inside.len() == PAGE_BYTES {
+        let whole = inside.len() == PAGE_BYTES;
+        if whole && !compare {
             object.write_page(number, &bytes[part])?;
-        } else {
-            let mut page = [0; PAGE_BYTES];
-            if let Some(old) = object.page(number)? {
-                page.copy_from_slice(&old);
-            }
+            continue;
+        }
+        let mut page = [0; PAGE_BYTES];
+        if let Some(old) = object.page(number)? {
+            page.copy_from_slice(&old);
+        }
+        let there = number <= object.page_count() && page[inside.clone()] == bytes[part.clone()];
+        if !(compare && there) {
             page[inside].copy_from_slice(&bytes[part]);
             object.write_page(number, &page)?;
         }

@@ -7,6 +7,7 @@
 mod api;
 mod methods;
 mod names;
+pub(crate) mod supers;
 mod tokens;
 
 use std::ffi::{CStr, c_int};

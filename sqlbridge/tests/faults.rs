@@ -62,6 +62,12 @@ const TRANSACTIONS: &[Transaction] = &[
             "DELETE FROM t WHERE id > 10; PRAGMA incremental_vacuum",
         )
     }),
+    ("vacuum", |awake| {
+        awake.database.vacuum()?;
+        awake.database.commit()?;
+        both(awake)?;
+        run(awake, "DELETE FROM t WHERE id = 1")
+    }),
     ("sort", |awake| {
         both(awake)?;
         run(
@@ -180,7 +186,7 @@ fn step() -> u64 {
     if std::env::var_os("DOVEHOUSE_FAULTS").is_some() {
         1
     } else {
-        23
+        17
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct HostFile {
     address: usize,
     /// The connection keeps its lock between transactions.
     keeps_lock: bool,
+    /// The transaction was taken back, and SQLite may write back from its journal what is there already.
+    restored: bool,
     process: u32,
 }
 
@@ -56,6 +58,7 @@ impl HostFile {
             journal,
             address,
             keeps_lock: false,
+            restored: false,
             process: std::process::id(),
         }
     }
@@ -79,7 +82,8 @@ impl HostFile {
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Code> {
         let bytes = without_wal(bytes, offset);
         let mut state = self.shared().state.lock();
-        pages::write(&mut state.object, &bytes, offset).map_err(|error| pages::write_code(&error))
+        let written = pages::write(&mut state.object, &bytes, offset, self.restored);
+        written.map_err(|error| pages::write_code(&error))
     }
 
     pub(crate) fn truncate(&mut self, size: u64) {
@@ -91,6 +95,7 @@ impl HostFile {
     }
 
     pub(crate) fn reserve(&mut self) -> Result<(), Code> {
+        self.restored = false;
         let reserved = self.shared().state.lock().object.reserve();
         reserved.map_err(|error| pages::write_code(&error))
     }
@@ -110,6 +115,7 @@ impl HostFile {
     }
 
     pub(crate) fn forget(&mut self) {
+        self.restored = true;
         self.shared().state.lock().object.rollback();
     }
 

@@ -9,7 +9,7 @@ use dovehouse_engine::{ClassId, DEFAULT_TENANT, Engine, Minter, Object, ObjectId
 use parking_lot::Mutex;
 
 use super::locks::Locks;
-use super::supers;
+use crate::vfs::supers;
 
 /// Held while a store opens or closes, so that nobody meets one that is half open.
 static STORES: Mutex<BTreeMap<PathBuf, Store>> = Mutex::new(BTreeMap::new());

@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use libsqlite3_sys as sqlite;
 
 use super::methods::{METHODS, RawFile, guard};
-use super::{Kind, Vfs};
+use super::{Kind, Vfs, supers};
 use crate::file::{Code, File};
 
 /// The VFS of a callback.
@@ -62,6 +62,13 @@ unsafe fn file_for(vfs: &Vfs, name: sqlite::sqlite3_filename, flags: c_int) -> R
     if flags & sqlite::SQLITE_OPEN_WAL != 0 {
         return Err(sqlite::SQLITE_CANTOPEN);
     }
+    if flags & sqlite::SQLITE_OPEN_SUPER_JOURNAL != 0 {
+        if flags & sqlite::SQLITE_OPEN_CREATE != 0 {
+            // SAFETY: a super-journal has a NUL-terminated name.
+            supers::create(&unsafe { CStr::from_ptr(name) }.to_string_lossy());
+        }
+        return Ok(File::Super);
+    }
     match vfs.kind {
         Kind::Objects if flags & sqlite::SQLITE_OPEN_MAIN_DB != 0 => {
             // SAFETY: a main database has a NUL-terminated name.
@@ -110,12 +117,6 @@ mod host {
             let journal = loadable::journal_of(database.addr());
             return journal.map(File::Scratch).ok_or(sqlite::SQLITE_CANTOPEN);
         }
-        if flags & sqlite::SQLITE_OPEN_SUPER_JOURNAL != 0 {
-            if flags & sqlite::SQLITE_OPEN_CREATE != 0 {
-                loadable::supers::create(text()?);
-            }
-            return Ok(File::Super);
-        }
         Ok(File::scratch())
     }
 }
@@ -123,15 +124,14 @@ mod host {
 /// Journals are scratch: there is nothing to delete.
 pub(super) unsafe extern "C" fn delete(
     _raw_vfs: *mut sqlite::sqlite3_vfs,
-    _name: *const c_char,
-    _durably: c_int,
+    name: *const c_char,
+    durably: c_int,
 ) -> c_int {
+    // SAFETY: the name is NUL-terminated.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
     guard(&[sqlite::SQLITE_IOERR], sqlite::SQLITE_IOERR_DELETE, || {
-        #[cfg(feature = "loadable")]
-        if _durably != 0 {
-            // SAFETY: the name is NUL-terminated.
-            let name = unsafe { CStr::from_ptr(_name) };
-            crate::loadable::supers::delete(&name.to_string_lossy());
+        if durably != 0 {
+            supers::delete(&name);
         }
         Ok(())
     })
@@ -145,36 +145,27 @@ pub(super) unsafe extern "C" fn access(
     found: *mut c_int,
 ) -> c_int {
     // SAFETY: it is our VFS; the name is NUL-terminated, and SQLite gives a place for the answer.
-    let (vfs, text) = unsafe {
-        *found = 0;
-        (vfs(raw_vfs), CStr::from_ptr(name).to_string_lossy())
+    let (vfs, text, found) = unsafe {
+        let text = CStr::from_ptr(name).to_string_lossy();
+        (vfs(raw_vfs), text, &mut *found)
     };
-    guard(
-        &[sqlite::SQLITE_IOERR],
-        sqlite::SQLITE_IOERR_ACCESS,
-        || match vfs.kind {
-            Kind::Objects => Ok(()),
-            #[cfg(feature = "loadable")]
-            Kind::Host if crate::loadable::supers::exists(&text) => {
-                // SAFETY: as above.
-                unsafe { *found = 1 };
-                Ok(())
-            }
+    *found = 0;
+    guard(&[sqlite::SQLITE_IOERR], sqlite::SQLITE_IOERR_ACCESS, || {
+        if supers::exists(&text) {
+            *found = 1;
+        } else if text.starts_with('/') {
             // The super-journal of a transaction whose first database is the operating system's.
-            #[cfg(feature = "loadable")]
-            Kind::Host if text.starts_with('/') => {
-                // SAFETY: the arguments are passed on as they came.
-                let call = unsafe { (*vfs.system).xAccess };
-                // SAFETY: the same.
-                match call.map_or(0, |call| unsafe { call(vfs.system, name, flags, found) }) {
-                    sqlite::SQLITE_OK => Ok(()),
-                    code => Err(code),
-                }
+            // SAFETY: the arguments are passed on as they came.
+            let code = unsafe {
+                let call = (*vfs.system).xAccess;
+                call.map_or(0, |call| call(vfs.system, name, flags, found))
+            };
+            if code != sqlite::SQLITE_OK {
+                return Err(code);
             }
-            #[cfg(feature = "loadable")]
-            Kind::Host => Ok(()),
-        },
-    )
+        }
+        Ok(())
+    })
 }
 
 pub(super) unsafe extern "C" fn full_pathname(

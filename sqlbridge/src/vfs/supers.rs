@@ -31,6 +31,7 @@ pub(crate) fn delete(name: &str) {
 }
 
 /// Forgets those that failed commits left, once no database is open.
+#[cfg(feature = "loadable")]
 pub(crate) fn clear() {
     NAMES.lock().clear();
 }
