@@ -3,6 +3,7 @@
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
+use crate::load::LoadedState;
 use crate::record::Meta;
 use crate::slots::{Entry, Form};
 use crate::state::Alarm;
@@ -49,8 +50,7 @@ impl Engine {
                 return Ok(Some(info(slot, entry, meta)));
             }
             if self.durable_entry(slot)? == Some(entry) {
-                let why = format!("no segment has its record at {}", entry.head);
-                return Err(Error::damaged(format!("slot {slot}"), why));
+                return Err(record_is_gone(slot, &entry));
             }
         }
     }
@@ -70,6 +70,31 @@ impl Engine {
         Ok(None)
     }
 
+    /// The slots of all objects that have an alarm, the earliest first.
+    pub fn slots_with_alarms(&self) -> Result<Vec<Slot>> {
+        let due = self.inner.index.alarms.due_until(u64::MAX, usize::MAX)?;
+        Ok(due.into_iter().map(|(_, slot)| slot).collect())
+    }
+
+    /// The alarms of the object in a slot as they are now, without waking it; none if there is no such
+    /// object. Those of [`ObjectInfo`] are older.
+    pub fn alarms_in(&self, slot: Slot) -> Result<Vec<Alarm>> {
+        loop {
+            let Some(entry) = self.durable_entry(slot)? else {
+                return Ok(Vec::new());
+            };
+            if let Some(loaded) = self.inner.load(slot, &entry)? {
+                return Ok(match loaded.state {
+                    LoadedState::Tiny(state) => state.alarms,
+                    LoadedState::Big(big) => big.alarms,
+                });
+            }
+            if self.durable_entry(slot)? == Some(entry) {
+                return Err(record_is_gone(slot, &entry));
+            }
+        }
+    }
+
     fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
         let entry = self.inner.durable_entry(slot)?;
         Ok(entry.filter(|entry| entry.form != Form::Leaf))
@@ -85,6 +110,11 @@ impl Inner {
         };
         Ok(entry.filter(|entry| !entry.expired))
     }
+}
+
+fn record_is_gone(slot: Slot, entry: &Entry) -> Error {
+    let why = format!("no segment has its record at {}", entry.head);
+    Error::damaged(format!("slot {slot}"), why)
 }
 
 fn info(slot: Slot, entry: Entry, meta: Meta) -> ObjectInfo {

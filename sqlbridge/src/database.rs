@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::ffi::Handle;
 use crate::file::{MainFile, SharedObject, Side};
+use crate::kv_table;
 use crate::parameters::Parameters;
 use crate::policy::SqlPolicy;
 use crate::running::RunId;
@@ -91,6 +92,7 @@ impl Database {
         handle.restrict(policy)?;
         let connection = Connection::new(handle);
         connection.run(SETUP)?;
+        kv_table::register(connection.handle(), side.clone())?;
         side.setting_up.store(false, Ordering::Relaxed);
         connection.handle().hand_over();
         Ok(Database {

@@ -1,5 +1,5 @@
-//! SQLite's C interface, made safe: connections and statements. The other pocket of `unsafe` is the
-//! VFS.
+//! SQLite's C interface, made safe: connections and statements. The other pockets of `unsafe` are
+//! the VFS and the calls of virtual tables.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -233,6 +233,11 @@ impl Handle {
         unsafe { sqlite::sqlite3_set_last_insert_rowid(self.raw.as_ptr(), 0) };
     }
 
+    /// The connection, for the other pockets of `unsafe`. Open as long as this is.
+    pub(crate) fn raw(&self) -> *mut sqlite::sqlite3 {
+        self.raw.as_ptr()
+    }
+
     /// Whether no transaction is open.
     pub(crate) fn is_autocommit(&self) -> bool {
         // SAFETY: the connection is open.
@@ -274,7 +279,7 @@ impl Handle {
         unsafe { sqlite::sqlite3_changes64(self.raw.as_ptr()) as u64 }
     }
 
-    fn check(&self, code: c_int) -> Result<()> {
+    pub(crate) fn check(&self, code: c_int) -> Result<()> {
         if code == sqlite::SQLITE_OK {
             Ok(())
         } else {
@@ -491,7 +496,7 @@ impl Drop for Statement {
 
 /// # Safety
 /// Unless it is null, `start` must point to `len` bytes that live as long as the result is used.
-unsafe fn slice<'a>(start: *const u8, len: c_int) -> &'a [u8] {
+pub(crate) unsafe fn slice<'a>(start: *const u8, len: c_int) -> &'a [u8] {
     if start.is_null() || len <= 0 {
         return &[];
     }

@@ -29,6 +29,8 @@ mod functions;
 #[allow(unsafe_code)]
 mod hooks;
 mod idle;
+mod introspect;
+mod kv_table;
 mod limited;
 #[cfg(feature = "loadable")]
 #[allow(unsafe_code)]
@@ -47,6 +49,7 @@ mod text;
 mod value;
 #[allow(unsafe_code)]
 mod vfs;
+mod vtab;
 
 pub use connection::Connection;
 pub use counters::Counters;

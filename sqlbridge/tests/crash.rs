@@ -151,10 +151,12 @@ impl Worker {
             "INSERT INTO turns VALUES (?, ?)",
             &[turn.into(), pad.into()],
         )?;
-        self.object
-            .lock()
-            .put(b"turn", &self.turn.to_le_bytes())
-            .unwrap();
+        let bytes = self.turn.to_le_bytes();
+        if self.turn.is_multiple_of(2) {
+            self.object.lock().put(b"turn", &bytes).unwrap();
+        } else {
+            database.exec("REPLACE INTO kv VALUES ('turn', ?)", &[bytes[..].into()])?;
+        }
         database.exec("DELETE FROM turns WHERE turn < ? - 5", &[turn.into()])?;
         if rng.u8(0..4) == 0 {
             database.exec("PRAGMA incremental_vacuum", &[])?;

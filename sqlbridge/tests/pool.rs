@@ -39,6 +39,32 @@ fn commit(slot: &Slot) {
 }
 
 #[test]
+fn a_connection_that_goes_on_has_the_keys_of_the_object_that_it_serves() {
+    let fs = SimFs::new(1);
+    let (engine, class) = open(&fs).unwrap();
+    let pool = pool(1, 1, 1);
+    for at in 1..=3 {
+        let slot = pool.slot(object(&engine, class, at));
+        assert_eq!(number(&slot, "SELECT count(*) FROM kv"), 0);
+        run(&slot, &format!("INSERT INTO kv VALUES ('key', '{at}')"));
+        commit(&slot);
+    }
+    assert_eq!(pool.counts(), (0, 0, 1), "one connection served them all");
+    for at in 1..=3 {
+        let object = object(&engine, class, at);
+        let value = object
+            .lock()
+            .get(b"key")
+            .unwrap()
+            .map(|value| value.into_owned());
+        assert_eq!(value, Some(at.to_string().into_bytes()));
+        let slot = pool.slot(object);
+        let sql = "SELECT CAST(CAST(value AS TEXT) AS INTEGER) FROM kv WHERE key = 'key'";
+        assert_eq!(number(&slot, sql), i64::from(at));
+    }
+}
+
+#[test]
 fn a_connection_goes_on_to_an_object_with_the_same_schema_and_sees_that_one_only() {
     let fs = SimFs::new(1);
     let (engine, class) = open(&fs).unwrap();

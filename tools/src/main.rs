@@ -50,7 +50,7 @@ enum Command {
     Show(show::Arguments),
     /// Read an object's keys
     Kv(kv::Arguments),
-    /// Run a query on an object's database
+    /// Run a query on an object's database, or on the store
     #[cfg(feature = "sql")]
     Sql(sql::Arguments),
     /// Write an object's database to a plain SQLite file

@@ -1,39 +1,61 @@
-//! `dovehouse sql`: a query on an object's database.
+//! `dovehouse sql`: a query on an object's database, or on the store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dovehouse_sqlbridge::{Budget, Database, SharedObject, SqlPolicy, Value};
+use dovehouse_sqlbridge::{
+    Access, Budget, Connection, Cursor, Database, Error, SharedObject, SqlPolicy, Value,
+};
 use serde_json::json;
 
-use crate::exit::Failure;
+use crate::exit::{FAILURE, Failure};
 use crate::output;
 use crate::store;
 
 #[derive(clap::Args)]
+#[command(
+    override_usage = "dovehouse sql [--json] <DIR> <OBJECT> <QUERY>\n       dovehouse sql [--json] <DIR> <QUERY>",
+    after_help = "With an OBJECT the query is on its database, in which the table kv has its keys. Without one it \
+is on the store, whose tables are objects, segments, history, alarms, dictionaries and damage: see docs/sql.md."
+)]
 pub(crate) struct Arguments {
     /// The store's directory
     dir: PathBuf,
-    /// The object
-    object: String,
+    /// The object, unless the query is on the store
+    #[arg(value_name = "OBJECT")]
+    first: String,
     /// The query. Statements that write change a copy in memory only
-    query: String,
+    #[arg(value_name = "QUERY")]
+    second: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
+const HINT: &str = "without an OBJECT the query is on the store: see dovehouse sql --help";
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
-    let object: SharedObject = Arc::new(store::load(&engine, &arguments.object)?.into());
+    let Some(query) = &arguments.second else {
+        let store = Connection::open_store(Arc::new(engine))?;
+        let hint = |error| Failure::new(FAILURE, format!("{error}\n{HINT}"));
+        return print(
+            store.exec(&arguments.first, ()).map_err(hint)?,
+            arguments.json,
+        );
+    };
+    let object: SharedObject = Arc::new(store::load(&engine, &arguments.first)?.into());
     // Whoever waits for the answer can also stop waiting.
     let policy = SqlPolicy::native().budget(Budget::Unlimited);
     let database = Database::open_with(object, &policy)?;
-    let cursor = database.exec(&arguments.query, ())?;
+    // What a statement writes is forgotten with the database.
+    print(database.exec(query, ())?, arguments.json)
+}
+
+fn print<A: Access<Error = Error>>(cursor: Cursor<A>, as_json: bool) -> Result<(), Failure> {
     let columns = cursor.column_names().to_vec();
     let rows = cursor.raw().collect::<Result<Vec<_>, _>>()?;
-    database.rollback();
-    if arguments.json {
+    if as_json {
         let row = |row: &Vec<Value>| row.iter().map(to_json).collect::<Vec<_>>();
         let rows: Vec<_> = rows.iter().map(row).collect();
         return Ok(output::json(
