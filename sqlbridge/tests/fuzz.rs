@@ -1,5 +1,5 @@
 //! A short run of the fuzz targets, from one seed: hostile files at import, hostile statements in an object.
-//! `INPUTS=100000 cargo test -p dovehouse-sqlbridge --test fuzz` is a long one.
+//! `INPUTS=100000 cargo test -p dovehouse-sqlbridge-core --test fuzz` is a long one.
 
 use fastrand::Rng;
 

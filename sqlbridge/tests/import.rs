@@ -540,6 +540,10 @@ fn a_large_file_is_imported_with_less_memory_than_it_has() {
     let mut object = engine.wake(class, id(1)).unwrap();
     Import::new(&path).run(&mut object).unwrap();
     assert!(object.is_big());
+    object.put(b"key", b"value").unwrap();
+    object.commit().unwrap();
+    Import::new(&path).replace(true).run(&mut object).unwrap();
+    assert_eq!(object.get(b"key").unwrap(), None);
     let out = set.path("out.sqlite");
     Database::export(&object, &out).unwrap();
     let stock = Connection::open_file(&out).unwrap();

@@ -54,6 +54,9 @@ pub enum Refusal {
 impl Refusal {
     /// What SQLite's result code says about the file.
     fn from_code(code: i32, message: String) -> Self {
+        if code == sqlite::SQLITE_IOERR_SHORT_READ {
+            return Refusal::Damaged("it ends within a page".into());
+        }
         match code & 0xFF {
             sqlite::SQLITE_CORRUPT => Refusal::Damaged(message),
             sqlite::SQLITE_NOTADB => Refusal::NotADatabase(message),
