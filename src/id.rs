@@ -19,6 +19,17 @@ impl ObjectId {
         ObjectId { raw, name }
     }
 
+    /// The id that a name stands for in the namespace with this unique key, which is the class's name unless
+    /// [`namespace_with_key`](crate::Dovehouse::namespace_with_key) says otherwise. For tools that prepare a store.
+    ///
+    /// ```
+    /// let id = dovehouse::ObjectId::from_name("w-MyDO", "foo");
+    /// assert_eq!(id.to_string(), "c1d23b49d71284c075b36cbec96cf0ccbba204ac15da6658b186b8478db842dd");
+    /// ```
+    pub fn from_name(unique_key: &str, name: &str) -> Self {
+        Minter::new(unique_key).named(name)
+    }
+
     /// The name that it was made from; `None` for unique and parsed ids, and for names of more than
     /// 1,024 bytes.
     pub fn name(&self) -> Option<&str> {

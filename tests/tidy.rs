@@ -174,6 +174,7 @@ fn files_are_touched_in_the_seam_only() {
 fn unsafe_code_stays_in_its_pockets() {
     let pockets = [
         "sqlbridge/src/ffi.rs",
+        "sqlbridge/src/ffi/bounds.rs",
         "sqlbridge/src/functions.rs",
         "sqlbridge/src/hooks.rs",
         "sqlbridge/src/vfs.rs",

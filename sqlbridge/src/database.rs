@@ -304,4 +304,14 @@ impl Database {
     pub fn export(object: &Object, path: &Path) -> Result<Vec<(u32, dovehouse_engine::Error)>> {
         export::export(object, path)
     }
+
+    /// The same with the object's keys and its alarm, in the tables `_cf_KV` and `_cf_METADATA` in which workerd
+    /// keeps them; also for an object without a database. Keys must be UTF-8; workerd reads values that V8
+    /// serialised, so those that it did not write it will not understand. On an error there is no file.
+    pub fn export_for_workerd(
+        object: &Object,
+        path: &Path,
+    ) -> Result<Vec<(u32, dovehouse_engine::Error)>> {
+        export::export_for_workerd(object, path)
+    }
 }

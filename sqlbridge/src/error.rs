@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::import::Refusal;
 use crate::policy::{Budget, Rule};
 
 /// An error of the bridge. Each variant says what to do about it.
@@ -74,6 +75,14 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: Arc<std::io::Error>,
+    },
+    /// A file is not imported; the object is as it was. The refusal says what to do.
+    #[error("cannot import {path}: {refusal}")]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        refusal: Refusal,
     },
     /// The object has no database.
     #[error("the object has no database")]

@@ -1,6 +1,8 @@
 //! SQLite's C interface, made safe: connections and statements. The other pockets of `unsafe` are
 //! the VFS and the calls of virtual tables.
 
+mod bounds;
+
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
@@ -72,12 +74,15 @@ pub(crate) enum Step {
 impl Handle {
     /// Opens a database, by the VFS of this name or the default one.
     pub(crate) fn open(name: &str, vfs: Option<&CStr>) -> Result<Self> {
+        let flags = sqlite::SQLITE_OPEN_READWRITE | sqlite::SQLITE_OPEN_CREATE;
+        Self::open_with(name, vfs, flags)
+    }
+
+    /// The same, with SQLite's flags for how.
+    pub(crate) fn open_with(name: &str, vfs: Option<&CStr>, flags: c_int) -> Result<Self> {
         let name =
             CString::new(name).map_err(|_| Error::Type("a file name contains a NUL".into()))?;
-        let flags = sqlite::SQLITE_OPEN_READWRITE
-            | sqlite::SQLITE_OPEN_CREATE
-            | sqlite::SQLITE_OPEN_NOMUTEX
-            | sqlite::SQLITE_OPEN_EXRESCODE;
+        let flags = flags | sqlite::SQLITE_OPEN_NOMUTEX | sqlite::SQLITE_OPEN_EXRESCODE;
         let mut raw = null_mut();
         // SAFETY: both names are NUL-terminated and outlive the call; `raw` is written in any case.
         let code = unsafe {

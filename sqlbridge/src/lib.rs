@@ -29,6 +29,7 @@ mod functions;
 #[allow(unsafe_code)]
 mod hooks;
 mod idle;
+mod import;
 mod introspect;
 mod kv_table;
 mod limited;
@@ -57,6 +58,7 @@ pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
 pub use database::{Database, Savepoint};
 pub use error::{Error, Result};
 pub use file::SharedObject;
+pub use import::{Import, Imported, Refusal, names_in_metadata};
 pub use parameters::Parameters;
 pub use policy::{Budget, Limit, Rule, SqlPolicy};
 pub use pool::{Pool, PoolSizes, Slot};

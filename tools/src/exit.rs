@@ -1,5 +1,6 @@
 //! How the command ends: a message for people, and a code for scripts.
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -30,10 +31,23 @@ impl Failure {
 
     /// Damage that the command's output has named.
     pub(crate) fn damage_reported() -> Self {
-        Failure {
-            code: DAMAGE,
-            message: String::new(),
-        }
+        Self::reported(DAMAGE)
+    }
+
+    /// A failure that the command's output has named.
+    pub(crate) fn reported(code: u8) -> Self {
+        Failure::new(code, "")
+    }
+
+    #[cfg(feature = "sql")]
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// The same, saying what it is about.
+    #[cfg(feature = "sql")]
+    pub(crate) fn about(self, what: impl fmt::Display) -> Self {
+        Failure::new(self.code, format!("{what}: {self}"))
     }
 
     pub(crate) fn report(self) -> ExitCode {
@@ -41,6 +55,12 @@ impl Failure {
             eprintln!("dovehouse: {}", self.message);
         }
         ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -61,8 +81,13 @@ impl From<EngineError> for Failure {
 #[cfg(feature = "sql")]
 impl From<dovehouse_sqlbridge::Error> for Failure {
     fn from(error: dovehouse_sqlbridge::Error) -> Self {
+        use dovehouse_sqlbridge::{Error, Refusal};
         match error {
-            dovehouse_sqlbridge::Error::Engine(error) => error.into(),
+            Error::Engine(error) => error.into(),
+            Error::Import {
+                refusal: Refusal::Damaged(_) | Refusal::NotADatabase(_),
+                ..
+            } => Failure::new(DAMAGE, error),
             other => Failure::new(FAILURE, other),
         }
     }

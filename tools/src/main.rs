@@ -1,6 +1,6 @@
-//! `dovehouse`: look into a store, check it, export from it.
+//! `dovehouse`: look into a store, check it, export from it and import into it.
 //!
-//! Everything but `load`, `bench` and `compact` opens the store for reading only: nothing is written, and what a crash left in
+//! Everything but `load`, `bench`, `compact` and the imports opens the store for reading only: nothing is written, and what a crash left in
 //! the log is replayed in memory.
 
 #[cfg(feature = "bench")]
@@ -10,6 +10,10 @@ mod dump;
 mod exit;
 #[cfg(feature = "sql")]
 mod export;
+#[cfg(feature = "import")]
+mod import;
+#[cfg(feature = "import")]
+mod import_wrangler;
 mod kv;
 #[cfg(feature = "load")]
 mod load;
@@ -53,9 +57,15 @@ enum Command {
     /// Run a query on an object's database, or on the store
     #[cfg(feature = "sql")]
     Sql(sql::Arguments),
-    /// Write an object's database to a plain SQLite file
+    /// Write an object's database to a plain SQLite file, or those of all objects
     #[cfg(feature = "sql")]
     Export(export::Arguments),
+    /// Put a plain SQLite file into an object
+    #[cfg(feature = "import")]
+    Import(import::Arguments),
+    /// Import the objects of a class from a directory of workerd, wrangler or miniflare
+    #[cfg(feature = "import")]
+    ImportWrangler(import_wrangler::Arguments),
     /// Check a store for damage
     Verify(verify::Arguments),
     /// Give back the space of what is dead
@@ -86,6 +96,10 @@ fn main() -> ExitCode {
         Command::Sql(arguments) => sql::run(&arguments),
         #[cfg(feature = "sql")]
         Command::Export(arguments) => export::run(&arguments),
+        #[cfg(feature = "import")]
+        Command::Import(arguments) => import::run(&arguments),
+        #[cfg(feature = "import")]
+        Command::ImportWrangler(arguments) => import_wrangler::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),

@@ -3,6 +3,9 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod fixtures;
+pub(crate) mod fuzz;
+
 use std::sync::Arc;
 
 use dovehouse_engine::wal::sim::SimFs;
