@@ -19,6 +19,9 @@ pub(crate) const DAMAGE: u8 = 3;
 pub(crate) const NO_OBJECT: u8 = 5;
 const LOCKED: u8 = 6;
 const NEWER_FORMAT: u8 = 7;
+/// All that failed fails with stock SQLite too.
+#[cfg(feature = "sqllogictest")]
+pub(crate) const AS_STOCK: u8 = 8;
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl ToString) -> Self {
@@ -28,12 +31,22 @@ impl Failure {
         }
     }
 
-    /// Damage that the command's output has named.
-    pub(crate) fn damage_reported() -> Self {
+    /// What the command's output has named.
+    pub(crate) fn reported(code: u8) -> Self {
         Failure {
-            code: DAMAGE,
+            code,
             message: String::new(),
         }
+    }
+
+    /// Damage that the command's output has named.
+    pub(crate) fn damage_reported() -> Self {
+        Self::reported(DAMAGE)
+    }
+
+    #[cfg(all(test, feature = "sqllogictest"))]
+    pub(crate) fn code(&self) -> u8 {
+        self.code
     }
 
     pub(crate) fn report(self) -> ExitCode {
