@@ -20,6 +20,9 @@ pub(crate) const DAMAGE: u8 = 3;
 pub(crate) const NO_OBJECT: u8 = 5;
 const LOCKED: u8 = 6;
 const NEWER_FORMAT: u8 = 7;
+/// All that failed fails with stock SQLite too.
+#[cfg(feature = "sqllogictest")]
+pub(crate) const AS_STOCK: u8 = 8;
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl ToString) -> Self {

@@ -1,7 +1,7 @@
 //! `dovehouse`: look into a store, check it, export from it and import into it.
 //!
-//! Everything but `load`, `bench`, `compact` and the imports opens the store for reading only: nothing is written, and what a crash left in
-//! the log is replayed in memory.
+//! Everything but `load`, `bench`, `sqllogictest`, `compact` and the imports opens the store for reading only: nothing is
+//! written, and what a crash left in the log is replayed in memory.
 
 #[cfg(feature = "bench")]
 mod bench;
@@ -22,6 +22,8 @@ mod output;
 mod show;
 #[cfg(feature = "sql")]
 mod sql;
+#[cfg(feature = "sqllogictest")]
+mod sqllogictest;
 mod store;
 mod verify;
 
@@ -44,7 +46,8 @@ const AFTER_HELP: &str = "\
 OBJECT is an object's id (64 hex digits), the start of one, or Class:name.
 
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 damage found, 5 no such object,
-6 the store is open in another process, 7 the store's format is newer than this program.";
+6 the store is open in another process, 7 the store's format is newer than this program,
+8 what failed fails with stock SQLite too.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -72,6 +75,9 @@ enum Command {
     Compact(compact::Arguments),
     /// Take the log apart, field by field
     Dump(dump::Arguments),
+    /// Run scripts of SQL with known results on objects, beside stock SQLite
+    #[cfg(feature = "sqllogictest")]
+    Sqllogictest(sqllogictest::Arguments),
     /// Measure what this machine and its disk reach
     #[cfg(feature = "bench")]
     Bench(bench::Arguments),
@@ -103,6 +109,8 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        #[cfg(feature = "sqllogictest")]
+        Command::Sqllogictest(arguments) => sqllogictest::run(&arguments),
         #[cfg(feature = "bench")]
         Command::Bench(arguments) => bench::run(&arguments),
         #[cfg(feature = "load")]
