@@ -59,11 +59,19 @@ impl Core {
         core.dirty = numbered(state.pages, 1);
         core.here_bytes = core.dirty.len() * PAGE_BYTES;
         core.alarms = state.alarms;
-        for (key, value) in state.kv {
-            core.keys_bytes += KEY_OVERHEAD_BYTES + key.len() + value.len();
-            core.keys.insert(key, Some(value));
-        }
+        core.set_keys(state.kv);
         core
+    }
+
+    /// Makes these the keys that are not in the tree yet.
+    pub(super) fn set_keys(&mut self, keys: BTreeMap<Vec<u8>, Vec<u8>>) {
+        let bytes =
+            |(key, value): (&Vec<u8>, &Vec<u8>)| KEY_OVERHEAD_BYTES + key.len() + value.len();
+        self.keys_bytes = keys.iter().map(bytes).sum();
+        self.keys = keys
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
     }
 }
 
