@@ -11,20 +11,23 @@ use crate::kv::List;
 use crate::state::{PAGE_BYTES, PageData, State, Undo as TinyUndo, Working};
 
 impl Big {
-    /// A tiny object that grows, with its open transaction. Its savepoints stay what they are.
+    /// A tiny object that grows, with its open transaction. Its savepoints stay what they are; without one,
+    /// what the transaction overwrites need not be kept.
     pub(crate) fn grown(engine: Arc<Inner>, working: Working) -> Self {
+        let is_touched = working.is_touched();
         let (committed, now, undo) = working.into_parts();
         let mut big = Big::new(engine, Under::default(), Committed::default());
+        big.is_touched = is_touched;
+        big.has_savepoints = undo.is_some();
         let mut count = now.pages.len();
         // Backwards, since each step says how it was before.
         let undo: Vec<_> = undo
+            .unwrap_or_default()
             .into_iter()
             .rev()
             .map(|undo| translate(undo, &mut count))
             .collect();
         big.undo = undo.into_iter().rev().collect();
-        big.is_touched = !big.undo.is_empty();
-        big.has_savepoints = true;
         big.core = Core::of(now);
         big.tiny = Some(Box::new(committed));
         big
