@@ -70,6 +70,8 @@ pub struct Savepoint(pub(crate) usize);
 pub(crate) struct Working {
     state: State,
     undo: Vec<Undo>,
+    /// Whether a savepoint was taken since the last commit.
+    has_savepoints: bool,
 }
 
 /// A changed page: its number, its committed and its new content.
@@ -145,7 +147,7 @@ impl Working {
     pub(crate) fn new(state: State) -> Self {
         Working {
             state,
-            undo: Vec::new(),
+            ..Working::default()
         }
     }
 
@@ -153,11 +155,13 @@ impl Working {
         &self.state
     }
 
-    /// What is committed, what the open transaction sees, and how it got there.
-    pub(crate) fn into_parts(self) -> (State, State, Vec<Undo>) {
+    /// What is committed, what the open transaction sees, and how it got there, if anybody may want to go a
+    /// part of the way back.
+    pub(crate) fn into_parts(self) -> (State, State, Option<Vec<Undo>>) {
         let mut committed = self.clone();
         committed.rollback_to(Savepoint::default());
-        (committed.state, self.state, self.undo)
+        let undo = self.has_savepoints.then_some(self.undo);
+        (committed.state, self.state, undo)
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
@@ -214,7 +218,8 @@ impl Working {
         !self.undo.is_empty()
     }
 
-    pub(crate) fn savepoint(&self) -> Savepoint {
+    pub(crate) fn savepoint(&mut self) -> Savepoint {
+        self.has_savepoints = true;
         Savepoint(self.undo.len())
     }
 
@@ -254,6 +259,7 @@ impl Working {
     /// The transaction is committed: there is no way back.
     pub(crate) fn forget_undo(&mut self) {
         self.undo.clear();
+        self.has_savepoints = false;
     }
 
     /// What differs from the committed state: the oldest note on each thing tells what that was.

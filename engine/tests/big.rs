@@ -203,7 +203,7 @@ const SUITE: Suite = Suite {
 
 #[test]
 fn every_object_is_at_one_of_its_commits_after_a_crash_at_any_io() {
-    for_each_seed(60, "dovehouse-engine", |seed| {
+    for_each_seed(20, "-p dovehouse-engine --test big", |seed| {
         run(SUITE, seed, Teeth::default())
     });
 }

@@ -81,3 +81,22 @@ fn records_that_wait_for_the_committer_take_no_more_than_the_budget() {
 
     assert!(most < BUDGET, "{most} bytes");
 }
+
+#[test]
+fn a_transaction_larger_than_the_budget_takes_no_more_than_the_budget() {
+    let _alone = ALONE.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let class = engine.class("Map").unwrap();
+    let (before, mut most) = (allocated(), 0);
+    let mut object = engine.wake(class, id(1)).unwrap();
+    // In the order of the keys, as a load is.
+    for number in 0..40_000_u32 {
+        object.put(&number.to_be_bytes(), &[7; 1000]).unwrap();
+        most = most.max(allocated().saturating_sub(before));
+    }
+    object.commit().unwrap();
+
+    assert!(object.is_big());
+    assert!(most < 3 * BUDGET, "{most} bytes");
+}

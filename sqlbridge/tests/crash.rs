@@ -296,5 +296,5 @@ fn run(seed: u64) -> Result<(), String> {
 
 #[test]
 fn tables_keys_and_alarms_agree_after_a_crash_at_any_io() {
-    for_each_seed(200, "dovehouse-sqlbridge", run);
+    for_each_seed(200, "-p dovehouse-sqlbridge-core --test crash", run);
 }

@@ -3,17 +3,29 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dovehouse_engine::{Alarm, Engine, ObjectId};
 use dovehouse_sqlbridge::{Connection, Database, SharedObject};
 
-fn dovehouse(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dovehouse"))
-        .args(arguments)
-        .output()
+/// Starts a process, one at a time. Until it runs its own program, a new process has all files of this one
+/// open, also those of other tests, and with them the locks of stores which these close meanwhile. Once this
+/// returns, no process is in between.
+fn spawn(command: &mut Command) -> Child {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap()
+}
+
+fn dovehouse(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dovehouse"));
+    let child = spawn(command.args(arguments).stderr(Stdio::piped()));
+    child.wait_with_output().unwrap()
 }
 
 /// Runs the command, expects this exit code, and returns what it printed.
@@ -305,21 +317,10 @@ fn damage_is_found_named_and_costs_only_what_it_hits() {
 
 /// Starts `load`, reads ACKs until there are enough, kills it, and returns them.
 fn load_and_kill(dir: &Path, kind: &str, enough: usize) -> BTreeMap<String, u64> {
-    let mut load = Command::new(env!("CARGO_BIN_EXE_dovehouse"))
-        .args([
-            "load",
-            "--objects",
-            "6",
-            "--seconds",
-            "600",
-            "--kind",
-            kind,
-            "--data",
-        ])
-        .arg(dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dovehouse"));
+    let arguments = ["load", "--objects", "6", "--seconds", "600", "--kind"];
+    command.args(arguments).args([kind, "--data"]).arg(dir);
+    let mut load = spawn(&mut command);
     let mut acknowledged = BTreeMap::new();
     let mut lines = BufReader::new(load.stdout.take().unwrap()).lines();
     for _ in 0..enough {

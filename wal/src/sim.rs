@@ -29,13 +29,13 @@ use disk::Disk;
 pub const SECTOR_BYTES: usize = 512;
 
 /// Runs a test from each of so many seeds, or from as many as `SEEDS` says, or from the one that `SEED`
-/// names.
+/// names. `test` is what `cargo test` is to be told to run it again.
 ///
 /// # Panics
 /// If a run fails, with the command that replays it; if one of the variables is not a number.
 pub fn for_each_seed(
     usually: u64,
-    package: &str,
+    test: &str,
     run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe,
 ) {
     let number = |name: &str| {
@@ -51,7 +51,7 @@ pub fn for_each_seed(
         None => 0..number("SEEDS").unwrap_or(usually),
     };
     if let Some((seed, error)) = first_failure(seeds, run) {
-        panic!("seed {seed}: {error}\nreplay: SEED={seed} cargo test -p {package} --test crash");
+        panic!("seed {seed}: {error}\nreplay: SEED={seed} cargo test {test}");
     }
 }
 

@@ -248,7 +248,9 @@ fn workload(
 
 #[test]
 fn acknowledged_records_survive_a_crash_at_every_io() {
-    for_each_seed(200, "dovehouse-wal", |seed| run(seed, Teeth::default()));
+    for_each_seed(200, "-p dovehouse-wal --test crash", |seed| {
+        run(seed, Teeth::default())
+    });
 }
 
 /// The suite above must go red when an invariant is broken on purpose.

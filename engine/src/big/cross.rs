@@ -11,20 +11,23 @@ use crate::kv::List;
 use crate::state::{PAGE_BYTES, PageData, State, Undo as TinyUndo, Working};
 
 impl Big {
-    /// A tiny object that grows, with its open transaction. Its savepoints stay what they are.
+    /// A tiny object that grows, with its open transaction. Its savepoints stay what they are; without one,
+    /// what the transaction overwrites need not be kept.
     pub(crate) fn grown(engine: Arc<Inner>, working: Working) -> Self {
+        let is_touched = working.is_touched();
         let (committed, now, undo) = working.into_parts();
         let mut big = Big::new(engine, Under::default(), Committed::default());
+        big.is_touched = is_touched;
+        big.has_savepoints = undo.is_some();
         let mut count = now.pages.len();
         // Backwards, since each step says how it was before.
         let undo: Vec<_> = undo
+            .unwrap_or_default()
             .into_iter()
             .rev()
             .map(|undo| translate(undo, &mut count))
             .collect();
         big.undo = undo.into_iter().rev().collect();
-        big.is_touched = !big.undo.is_empty();
-        big.has_savepoints = true;
         big.core = Core::of(now);
         big.tiny = Some(Box::new(committed));
         big
@@ -59,11 +62,19 @@ impl Core {
         core.dirty = numbered(state.pages, 1);
         core.here_bytes = core.dirty.len() * PAGE_BYTES;
         core.alarms = state.alarms;
-        for (key, value) in state.kv {
-            core.keys_bytes += KEY_OVERHEAD_BYTES + key.len() + value.len();
-            core.keys.insert(key, Some(value));
-        }
+        core.set_keys(state.kv);
         core
+    }
+
+    /// Makes these the keys that are not in the tree yet.
+    pub(super) fn set_keys(&mut self, keys: BTreeMap<Vec<u8>, Vec<u8>>) {
+        let bytes =
+            |(key, value): (&Vec<u8>, &Vec<u8>)| KEY_OVERHEAD_BYTES + key.len() + value.len();
+        self.keys_bytes = keys.iter().map(bytes).sum();
+        self.keys = keys
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
     }
 }
 

@@ -115,8 +115,10 @@ impl Big {
     }
 
     pub(crate) fn was_cleared_since(&self, savepoint: Savepoint) -> bool {
+        // Before the first savepoint there is no undo log to tell.
+        let from_the_first = savepoint == Savepoint::default() && self.thrown_away.is_some();
         let mut since = self.undo.iter().skip(savepoint.0);
-        since.any(|undo| matches!(undo, Undo::Cleared { .. }))
+        from_the_first || since.any(|undo| matches!(undo, Undo::Cleared { .. }))
     }
 
     /// Undoes what was done to keys and alarms since the savepoint, and leaves the pages as they are.
@@ -144,8 +146,9 @@ impl Big {
     /// The same since the last commit.
     fn rollback_keys(&mut self) {
         let core = &mut self.core;
-        core.keys.clear();
-        core.keys_bytes = 0;
+        // What was committed in the other form is in no tree yet.
+        let keys = self.tiny.as_ref().map(|state| state.kv.clone());
+        core.set_keys(keys.unwrap_or_default());
         let of_keys = core.dirty.split_off(&BlockId {
             file: KEYS,
             number: 0,
@@ -153,7 +156,11 @@ impl Big {
         core.here_bytes -= of_keys.values().map(Dirty::here_bytes).sum::<usize>();
         core.freed.clear();
         core.root = self.committed.root;
-        core.alarms.clone_from(&self.committed.alarms);
+        let alarms = match &self.tiny {
+            Some(state) => &state.alarms,
+            None => &self.committed.alarms,
+        };
+        core.alarms.clone_from(alarms);
         self.spare.extend(self.taken.drain(..));
         self.count();
     }
