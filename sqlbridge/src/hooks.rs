@@ -217,7 +217,7 @@ const IMPERSONAL: [&str; 17] = [
 fn is_personal(action: &Action<'_>) -> bool {
     match action {
         Action::Temporary(_) => true,
-        Action::Pragma { name, argument } => {
+        Action::Pragma { name, argument, .. } => {
             argument.is_some() && !IMPERSONAL.contains(&name.to_ascii_lowercase().as_str())
         }
         _ => false,
