@@ -40,7 +40,9 @@ pub use dovehouse_engine as engine;
 pub use dovehouse_engine::List;
 pub use dovehouse_macros::object;
 pub use dovehouse_sqlbridge as sqlbridge;
-pub use dovehouse_sqlbridge::{Budget, Limit, Parameters, PoolSizes, Row, Rule, SqlPolicy, Value};
+pub use dovehouse_sqlbridge::{
+    Budget, Counters, Limit, Parameters, PoolSizes, Row, Rule, SqlPolicy, Value,
+};
 pub use error::{CallError, Error, Reply, Result};
 pub use house::{Builder, Dovehouse};
 pub use http;
