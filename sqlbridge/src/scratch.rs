@@ -14,8 +14,8 @@ use crate::file::Code;
 /// A scratch file that is larger goes to the disk.
 pub(crate) const MEMORY_BYTES_MAX: usize = 1 << 20;
 
-/// What an emptied scratch file keeps of its memory.
-const KEPT_BYTES_MAX: usize = 16 << 10;
+/// What the first write takes: room for a journal with two pages, which is a small transaction's.
+const FIRST_BYTES: usize = 9 << 10;
 
 /// A file that is gone with its handle.
 #[derive(Debug)]
@@ -58,6 +58,9 @@ impl Scratch {
         }
         match self {
             Scratch::Memory(memory) => {
+                if memory.capacity() == 0 {
+                    memory.reserve(FIRST_BYTES);
+                }
                 if memory.len() < end as usize {
                     memory.resize(end as usize, 0);
                 }
@@ -75,11 +78,9 @@ impl Scratch {
     /// Cuts the file. An empty one is in memory again.
     pub(crate) fn truncate(&mut self, to: u64) -> Result<(), Code> {
         match self {
-            Scratch::Memory(memory) => {
-                memory.truncate(to as usize);
-                memory.shrink_to(KEPT_BYTES_MAX);
-            }
-            Scratch::Spilled(..) if to == 0 => *self = Scratch::default(),
+            // Connections are many, and most of them idle: their journals keep no memory.
+            _ if to == 0 => *self = Scratch::default(),
+            Scratch::Memory(memory) => memory.truncate(to as usize),
             Scratch::Spilled(file, size) if to < *size => {
                 file.set_len(to).map_err(|error| code(&error))?;
                 *size = to;

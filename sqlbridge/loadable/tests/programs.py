@@ -8,6 +8,7 @@ import ctypes
 import ctypes.util
 import multiprocessing
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -146,6 +147,22 @@ def second_process():
     assert other.stdout == "700\n", other
 
 
+def failed_write():
+    """A write to the log fails: the commit says so, and so does all that follows until the object is opened again."""
+    connection = connect("Room/failed")
+    connection.executescript("CREATE TABLE t(a); INSERT INTO t VALUES (1)")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    connection.execute("INSERT INTO t VALUES (2)")
+    assert refused(connection.commit) == "disk I/O error"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused(lambda: connection.execute("SELECT * FROM t")) == "disk I/O error"
+    connection.close()
+    connection = connect("Room/failed")
+    assert one(connection, "SELECT count(*) FROM t") == 1
+    connection.close()
+
+
 def forked(connection):
     assert refused(lambda: connection.execute("SELECT count(*) FROM t"))
     assert refused(lambda: connect("Room/rows"))
@@ -207,4 +224,5 @@ else:
     threads()
     rows()
     second_process()
+    failed_write()
     print(c_interface())
