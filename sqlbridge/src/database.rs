@@ -92,7 +92,9 @@ impl Database {
         handle.restrict(policy)?;
         let connection = Connection::new(handle);
         connection.run(SETUP)?;
-        kv_table::register(connection.handle(), side.clone())?;
+        if policy.shows_keys() {
+            kv_table::register(connection.handle(), side.clone())?;
+        }
         side.setting_up.store(false, Ordering::Relaxed);
         connection.handle().hand_over();
         Ok(Database {

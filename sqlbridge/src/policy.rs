@@ -101,6 +101,12 @@ impl SqlPolicy {
         set.filter_map(|(&number, value)| Some((number, value?.try_into().unwrap_or(i32::MAX))))
     }
 
+    /// Whether SQL sees the object's keys as a table. Cloudflare's does not, and a program that comes from there
+    /// may have a table of that name.
+    pub(crate) fn shows_keys(&self) -> bool {
+        !self.listed_only
+    }
+
     /// The modules that stay, if not all do.
     pub(crate) fn modules(&self) -> Option<&'static [&'static str]> {
         self.listed_only.then_some(allowed::MODULES)

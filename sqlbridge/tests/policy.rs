@@ -387,6 +387,17 @@ fn a_denial_says_what_was_refused_why_and_what_to_do_instead() {
 }
 
 #[test]
+fn keys_are_a_table_for_native_sql_only() {
+    let (_engine, awake) = under(&SqlPolicy::native());
+    awake.run("SELECT * FROM kv");
+    let (_engine, awake) = under(&SqlPolicy::cloudflare());
+    let error = awake.database.exec("SELECT * FROM kv", ()).unwrap_err();
+    assert!(error.to_string().contains("no such table"), "{error}");
+    awake.run("CREATE TABLE kv(a); INSERT INTO kv VALUES (1)");
+    assert_eq!(awake.number("SELECT a FROM kv"), 1);
+}
+
+#[test]
 fn optimize_as_a_statement_goes_on_after_the_schema_has_changed() {
     let (_engine, awake) = under(&SqlPolicy::cloudflare());
     for table in ["one", "two"] {
