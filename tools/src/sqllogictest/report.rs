@@ -28,25 +28,25 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     queries: u64,
-    /// Spent on the queries, their checking included.
-    elapsed: Duration,
+    /// The processor's time for the queries, their checking included.
+    time: Duration,
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, is_query: bool, passed: bool, elapsed: Duration) {
+    pub(crate) fn count(&mut self, is_query: bool, passed: bool, took: Duration) {
         match passed {
             true => self.passed += 1,
             false => self.failed += 1,
         }
         if is_query {
             self.queries += 1;
-            self.elapsed += elapsed;
+            self.time += took;
         }
     }
 
-    /// Queries in a second of its own time.
+    /// Queries in a second of a processor.
     fn queries_per_s(&self) -> u64 {
-        (self.queries as f64 / self.elapsed.as_secs_f64().max(1e-9)) as u64
+        (self.queries as f64 / self.time.as_secs_f64().max(1e-9)) as u64
     }
 }
 
