@@ -62,6 +62,16 @@ const TRANSACTIONS: &[Transaction] = &[
             "DELETE FROM t WHERE id > 10; PRAGMA incremental_vacuum",
         )
     }),
+    ("keys by SQL", |awake| {
+        run(
+            awake,
+            "UPDATE state SET s = 2; UPDATE kv SET value = '2' WHERE key = 'state'",
+        )?;
+        run(
+            awake,
+            "INSERT INTO kv SELECT 'key' || id, a FROM t; DELETE FROM kv WHERE key GLOB 'key1*'",
+        )
+    }),
     ("vacuum", |awake| {
         awake.database.vacuum()?;
         awake.database.commit()?;
