@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// How many clients commit, each waiting for its own
     #[arg(long, value_parser = at_least_one::<usize>)]
     clients: Option<usize>,
-    /// How many objects there are; for `big`, how many pages the one object has; for `sql-hot`, how many rows
+    /// How many objects there are; for `big`, how many pages of 4 KiB; for `sql-hot`, how many rows
     #[arg(long, value_parser = at_least_one::<u64>)]
     objects: Option<u64>,
     /// How long to measure
@@ -95,7 +95,7 @@ enum Kind {
     Kv,
     /// The same values, of random bytes
     Random,
-    /// A database of four tables, two indexes and a row
+    /// A database of four tables, two indexes and a row; for `big`, one of rows of 1 KB, beside stock SQLite
     #[cfg(feature = "sql")]
     Sql,
 }

@@ -2,14 +2,18 @@
 //! in any order and in sequence, sleep, waking, checkpoints, small commits beside a large one, and a kill in
 //! the midst of commits.
 
+#[cfg(feature = "sql")]
+mod sql;
+
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use dovehouse_engine::{ClassId, Engine, List, Object, PAGE_BYTES};
 use rustix::fs::{Advice, fadvise};
 
-use super::{Run, content, histogram, machine, record};
+use super::{Kind, Run, content, histogram, machine, record};
 use crate::exit::{FAILURE, Failure};
 use crate::output;
 
@@ -53,6 +57,14 @@ fn value(seed: u64, number: u64) -> Vec<u8> {
 }
 
 pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
+    match run.kind {
+        #[cfg(feature = "sql")]
+        Kind::Sql => sql::run(run),
+        Kind::Kv | Kind::Random => pages_and_keys(run),
+    }
+}
+
+fn pages_and_keys(run: &mut Run) -> Result<(), Failure> {
     let pages = u32::try_from(run.objects).unwrap_or(u32::MAX);
     let keys = (run.objects * KEYS_PER_PAGE).min(KEYS_MAX);
     run.note("pages", pages);
@@ -215,7 +227,7 @@ fn reads(run: &mut Run, engine: &Engine, class: ClassId, pages: u32) -> Result<(
     run.note_latency("read_warm_", &warm);
     let mut cold = histogram();
     for _ in 0..20 {
-        forget_files(run)?;
+        forget_files(&run.dir, "segment-")?;
         for _ in 0..50 {
             let number = rng.u32(1..=pages);
             let start = Instant::now();
@@ -228,11 +240,11 @@ fn reads(run: &mut Run, engine: &Engine, class: ClassId, pages: u32) -> Result<(
     Ok(())
 }
 
-/// Drops what the system has of the store's segments in memory.
-fn forget_files(run: &Run) -> Result<(), Failure> {
-    for file in std::fs::read_dir(&run.dir)? {
+/// Drops what the system has of the files in memory whose names begin so.
+fn forget_files(dir: &Path, start: &str) -> Result<(), Failure> {
+    for file in std::fs::read_dir(dir)? {
         let file = file?;
-        if file.file_name().to_string_lossy().starts_with("segment-") {
+        if file.file_name().to_string_lossy().starts_with(start) {
             let file = std::fs::File::open(file.path())?;
             fadvise(&file, 0, None, Advice::Random).map_err(std::io::Error::from)?;
             fadvise(&file, 0, None, Advice::DontNeed).map_err(std::io::Error::from)?;
@@ -333,26 +345,33 @@ fn sizes(run: &mut Run, engine: &Engine) {
     run.note("segment_live_bytes", stats.live_bytes);
 }
 
-/// Another process commits pages until it is killed; what it said was durable is there.
-#[expect(clippy::disallowed_methods, reason = "benches measure real time")]
-fn killed(run: &mut Run, pages: u32) -> Result<(), Failure> {
+/// Another process commits until it is killed. Returns how many commits it has said to be durable.
+fn kill_after(run: &Run, commits: u64) -> Result<u64, Failure> {
+    let kind = format!("{:?}", run.kind).to_lowercase();
     let mut child = Command::new(std::env::current_exe()?)
         .args(["bench", "big", "--until-killed", "--data"])
         .arg(&run.dir)
-        .args(["--seed", &run.seed.to_string()])
-        .args(["--objects", &pages.to_string()])
+        .args(["--kind", &kind, "--seed", &run.seed.to_string()])
+        .args(["--objects", &run.objects.to_string()])
         .stdout(Stdio::piped())
         .spawn()?;
     let said = child.stdout.take().expect("it is piped");
     let mut acknowledged = 0;
     for line in BufReader::new(said).lines() {
         acknowledged = line?.parse().unwrap_or(acknowledged);
-        if acknowledged >= 3000 {
+        if acknowledged >= commits {
             break;
         }
     }
     child.kill()?;
     child.wait()?;
+    Ok(acknowledged)
+}
+
+/// What another process that was killed said to be durable is there.
+#[expect(clippy::disallowed_methods, reason = "benches measure real time")]
+fn killed(run: &mut Run, pages: u32) -> Result<(), Failure> {
+    let acknowledged = kill_after(run, KILL_AFTER)?;
     run.note("killed_after_commits", acknowledged);
     let start = Instant::now();
     let engine = run.open()?;
@@ -370,11 +389,18 @@ fn killed(run: &mut Run, pages: u32) -> Result<(), Failure> {
     Ok(engine.close()?)
 }
 
-/// Rounds of the killed process begin here.
+/// So many commits the killed process makes.
+const KILL_AFTER: u64 = 3000;
+
+/// And its rounds begin here.
 const KILLED: u64 = 1 << 32;
 
 /// What the killed process does.
 pub(super) fn until_killed(run: &Run) -> Result<(), Failure> {
+    #[cfg(feature = "sql")]
+    if run.kind == Kind::Sql {
+        return sql::until_killed(run);
+    }
     let pages = u32::try_from(run.objects).unwrap_or(u32::MAX);
     let engine = run.open()?;
     let class = engine.class("Big")?;
