@@ -19,6 +19,7 @@ mod disk;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -36,7 +37,7 @@ pub const SECTOR_BYTES: usize = 512;
 pub fn for_each_seed(
     usually: u64,
     test: &str,
-    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe,
+    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe + Sync,
 ) {
     let number = |name: &str| {
         let value = std::env::var(name).ok()?;
@@ -55,16 +56,37 @@ pub fn for_each_seed(
     }
 }
 
-/// The first seed from which a run fails, and why. A failed assertion is a failure, too.
+/// The first seed from which a run fails, and why. A failed assertion is a failure, too. Seeds run side by
+/// side, on a thread for each processor.
 pub fn first_failure(
-    mut seeds: std::ops::Range<u64>,
-    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe,
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> Result<(), String> + std::panic::RefUnwindSafe + Sync,
 ) -> Option<(u64, String)> {
-    seeds.find_map(|seed| {
-        let caught = std::panic::catch_unwind(|| run(seed));
-        let outcome = caught.unwrap_or_else(|_| Err("an assertion failed, see above".into()));
-        outcome.err().map(|error| (seed, error))
-    })
+    let next = AtomicU64::new(seeds.start);
+    let found: Mutex<Option<(u64, String)>> = Mutex::default();
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || found.lock().is_some() {
+                break;
+            }
+            let caught = std::panic::catch_unwind(|| run(seed));
+            let outcome = caught.unwrap_or_else(|_| Err("an assertion failed, see above".into()));
+            if let Err(error) = outcome {
+                let mut found = found.lock();
+                if found.as_ref().is_none_or(|(first, _)| seed < *first) {
+                    *found = Some((seed, error));
+                }
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    found.into_inner()
 }
 
 /// What an injected fault acts on.
