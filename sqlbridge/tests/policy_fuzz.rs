@@ -287,8 +287,8 @@ fn run(seed: u64, native: bool, dir: &Path) -> usize {
 fn whatever_the_text_nothing_forbidden_happens() {
     let dir = tempfile::tempdir().unwrap();
     let accepted = AtomicUsize::new(0);
-    let package = "dovehouse-sqlbridge-core --test policy_fuzz";
-    for_each_seed(15, package, |seed| {
+    let test = "-p dovehouse-sqlbridge-core --test policy_fuzz";
+    for_each_seed(15, test, |seed| {
         for native in [true, false] {
             accepted.fetch_add(run(seed, native, dir.path()), Ordering::Relaxed);
         }
