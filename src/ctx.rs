@@ -71,12 +71,10 @@ impl Ctx {
     }
 
     /// Removes everything the object has stored: keys, tables, and its alarm. What this turn wrote
-    /// before is undone. Unless the object stores something again, it takes no space from then on.
+    /// before is undone. Not inside [`Sql::transaction`]. Unless the object stores something again, it takes no space from then on.
     pub fn delete_all(&self) -> Result<()> {
-        self.core.with_storage_mut(|storage| {
-            storage.delete_all(false);
-            Ok(())
-        })
+        self.core
+            .with_storage_mut(|storage| storage.delete_all(false))
     }
 
     /// What the object's keys, pages and alarm take, in bytes before compression.

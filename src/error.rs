@@ -19,6 +19,9 @@ pub enum Error {
     /// handler; a task that a handler spawns calls back through the object's stub.
     #[error("an object's storage can only be used by its own handlers while it is awake")]
     OutsideTurn,
+    /// An inner transaction cannot delete everything, since it could not take that back. Do it outside.
+    #[error("delete_all() cannot be used inside transaction()")]
+    InsideTransaction,
     /// The class has no `alarm` handler. Add one.
     #[error("the class {class} must have an alarm() handler")]
     NoAlarmHandler {

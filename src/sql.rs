@@ -101,7 +101,10 @@ impl<'a> Sql<'a> {
         act: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let savepoint = self.with(Database::savepoint)?;
-        match act(self) {
+        self.count_transactions(1)?;
+        let acted = act(self);
+        self.count_transactions(-1)?;
+        match acted {
             Ok(value) => {
                 self.with(|database| database.release(savepoint))?;
                 Ok(value)
@@ -111,6 +114,14 @@ impl<'a> Sql<'a> {
                 Err(error)
             }
         }
+    }
+
+    fn count_transactions(&self, change: isize) -> Result<()> {
+        self.core.with_storage(|storage| {
+            let open = storage.transactions.get();
+            storage.transactions.set(open.saturating_add_signed(change));
+            Ok(())
+        })
     }
 
     /// Brings the schema up to date: see [`Database::migrate`].

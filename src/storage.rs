@@ -1,5 +1,6 @@
 //! An awake object's storage: its state in the engine, and its database once that is used.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -7,12 +8,14 @@ use dovehouse_engine::{Engine, Object, Ticket};
 use dovehouse_sqlbridge::{Database, Pool, SharedObject, Slot};
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::house::Address;
 
 pub(crate) struct Storage {
     object: SharedObject,
     slot: Slot,
+    /// Inner transactions that are open.
+    pub(crate) transactions: Cell<usize>,
 }
 
 impl Storage {
@@ -24,6 +27,7 @@ impl Storage {
         let object = Arc::new(Mutex::new(object));
         Ok(Storage {
             slot: pool.slot(object.clone()),
+            transactions: Cell::new(0),
             object,
         })
     }
@@ -47,9 +51,13 @@ impl Storage {
     }
 
     /// Throws everything away, in this turn's transaction. The connection has to go with its pages.
-    pub(crate) fn delete_all(&mut self, keep_alarm: bool) {
+    pub(crate) fn delete_all(&mut self, keep_alarm: bool) -> Result<()> {
+        if self.transactions.get() > 0 {
+            return Err(Error::InsideTransaction);
+        }
         self.slot.close();
         self.object.lock().clear(keep_alarm);
+        Ok(())
     }
 }
 

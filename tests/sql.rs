@@ -75,6 +75,12 @@ impl Aviary {
         Ok(row.map(|row| row.get(0).expect("a name")))
     }
 
+    pub fn clear_inside(&mut self, ctx: &Ctx) -> Result<bool> {
+        let inner = ctx.sql().transaction(|_| ctx.delete_all());
+        let refused = matches!(inner, Err(Error::InsideTransaction));
+        Ok(refused && !ctx.sql().exec("SELECT 1 FROM bird", ())?.is_empty())
+    }
+
     pub fn clear(&mut self, ctx: &Ctx) -> Result<()> {
         ctx.delete_all()
     }
@@ -87,6 +93,7 @@ async fn cursors_inner_transactions_and_migrations_work_in_handlers() {
     assert_eq!(aviary.fill().await.unwrap(), 1);
     assert_eq!(aviary.slowly().await.unwrap(), ["dove", "wren", "crow"]);
     assert_eq!(aviary.try_and_fail().await.unwrap(), (3, None));
+    assert!(aviary.clear_inside().await.unwrap());
     assert_eq!(aviary.fill().await.unwrap(), 0);
     house.close().await.unwrap();
 }

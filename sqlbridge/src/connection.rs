@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ffi::{Handle, Statement, Step};
 use crate::parameters::Parameters;
 use crate::running::{Prepared, RunId, Running};
+use crate::text;
 use crate::value::Value;
 
 /// Statements that are kept, by their text.
@@ -107,7 +108,7 @@ impl Connection {
         let mut rest = sql;
         loop {
             let (prepared, tail) = self.prepare(rest)?;
-            before(!prepared.statement.is_readonly())?;
+            before(prepared.writes)?;
             if is_blank(tail) {
                 return parameters.with(|values| self.first_step(prepared, values));
             }
@@ -133,6 +134,7 @@ impl Connection {
             sql: sql[..taken].into(),
             internal: self.handle.is_internal(),
             names: statement.column_names().into(),
+            writes: !statement.is_readonly() || is_optimize(&sql[..taken]),
             statement,
         };
         Ok((prepared, &sql[taken..]))
@@ -188,7 +190,7 @@ impl Connection {
             prepared.names = statement.column_names().into();
         }
         let mut ahead = VecDeque::new();
-        let writes = !statement.is_readonly();
+        let writes = prepared.writes;
         while step == Step::Row {
             ahead.push_back(row(statement, prepared.names.len()));
             if !writes {
@@ -301,6 +303,12 @@ fn only_the_last(error: Error) -> Error {
         )),
         other => other,
     }
+}
+
+/// Whether a text is `PRAGMA optimize`: it may run `ANALYZE` though SQLite calls it a reading one.
+fn is_optimize(sql: &str) -> bool {
+    text::first_word(sql).eq_ignore_ascii_case("PRAGMA")
+        && sql.to_ascii_lowercase().contains("optimize")
 }
 
 /// Whether nothing of a text is left to run: only blanks, comments and semicolons.

@@ -1,5 +1,6 @@
 //! An object's database: SQL in the object's own transaction.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,6 +55,11 @@ pub struct Database {
     pub(crate) connection: Connection,
     pub(crate) object: SharedObject,
     pub(crate) side: Arc<Side>,
+    /// Counts turns, so that an inner transaction is not taken for one of another turn.
+    turn: Cell<u64>,
+    /// Whether the object had been changed in this turn before the connection read it: undoing the turn
+    /// then brings pages back that SQLite has never seen.
+    opened_on_changes: Cell<bool>,
 }
 
 /// The begin of an inner transaction; see [`Database::savepoint`].
@@ -62,6 +68,7 @@ pub struct Database {
 pub struct Savepoint {
     keys: dovehouse_engine::Savepoint,
     last_run: RunId,
+    turn: u64,
 }
 
 impl Access for &Database {
@@ -97,11 +104,23 @@ impl Database {
         }
         side.setting_up.store(false, Ordering::Relaxed);
         connection.handle().hand_over();
-        Ok(Database {
+        Ok(Self::new(connection, object, side))
+    }
+
+    pub(crate) fn new(connection: Connection, object: SharedObject, side: Arc<Side>) -> Self {
+        let opened_on_changes = object.lock().is_touched().into();
+        Database {
             connection,
             object,
             side,
-        })
+            turn: Cell::new(0),
+            opened_on_changes,
+        }
+    }
+
+    /// Takes the object away from a connection that somebody still holds.
+    pub(crate) fn part(&self) {
+        *self.side.object.lock() = None;
     }
 
     /// Runs one statement or several. The last one's rows are the cursor's, and the parameters are for
@@ -121,6 +140,8 @@ impl Database {
         sql: &str,
         parameters: impl Parameters,
     ) -> Result<Cursor<A>> {
+        // What an earlier failure left would be taken for this one's.
+        *self.side.error.lock() = None;
         let started = self
             .connection
             .start(sql, parameters, |writes| match writes {
@@ -179,6 +200,7 @@ impl Database {
     /// Ends the turn: tables, keys and alarm become one record. Returns its ticket, or `None` if the
     /// turn changed nothing. On an error all of the turn is undone.
     pub fn commit(&self) -> Result<Option<Ticket>> {
+        *self.side.error.lock() = None;
         if !self.connection.handle().is_autocommit()
             && let Err(error) = self.internally("COMMIT")
         {
@@ -189,8 +211,9 @@ impl Database {
         self.object_has_sql(false);
         let published = self.side.ticket.lock().take();
         // What SQLite did not publish: it changed no page, or was not asked at all.
-        let mut object = self.object.lock();
-        let rest = object.commit().inspect_err(|_| object.rollback())?;
+        let rest = self.object.lock().commit();
+        let rest = rest.inspect_err(|_| self.rollback())?;
+        self.end_turn();
         Ok(rest.or(published))
     }
 
@@ -205,6 +228,16 @@ impl Database {
         self.object_has_sql(false);
         *self.side.ticket.lock() = None;
         self.side.lost.store(false, Ordering::Relaxed);
+        if self.end_turn() && self.read_anew().is_err() {
+            // Nothing that it has read is the object's.
+            self.part();
+        }
+    }
+
+    /// A turn is over. Returns whether the connection had been opened in it, on changes.
+    fn end_turn(&self) -> bool {
+        self.turn.set(self.turn.get() + 1);
+        self.opened_on_changes.take()
     }
 
     /// Runs `act` in a transaction of its own inside the turn's: if it fails, tables, keys and alarm are
@@ -234,24 +267,34 @@ impl Database {
         Ok(Savepoint {
             keys: self.object.lock().savepoint(),
             last_run: RunId::last(),
+            turn: self.turn.get(),
         })
     }
 
     /// Ends an inner transaction: what it did is the turn's.
-    pub fn release(&self, _savepoint: Savepoint) -> Result<()> {
-        if self.connection.handle().is_autocommit() {
-            return Err(Error::Type(
-                "the inner transaction is gone: an earlier error undid the whole turn".into(),
-            ));
+    ///
+    /// # Errors
+    /// [`Error::TurnUndone`] if an error has undone the turn meanwhile; what was done since then is
+    /// undone, too.
+    pub fn release(&self, savepoint: Savepoint) -> Result<()> {
+        if self.is_stale(&savepoint) {
+            self.rollback();
+            return Err(Error::TurnUndone);
         }
         self.internally("RELEASE nested")
+    }
+
+    /// Whether the turn of an inner transaction is over. SQLite may have given it up by itself.
+    fn is_stale(&self, savepoint: &Savepoint) -> bool {
+        savepoint.turn != self.turn.get() || self.connection.handle().is_autocommit()
     }
 
     /// Ends an inner transaction: tables, keys and alarm are as they were when it began.
     pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
         self.connection.cancel_since(savepoint.last_run);
-        // SQLite may have given the whole transaction up already.
-        if self.connection.handle().is_autocommit() {
+        if self.is_stale(&savepoint) {
+            // More than was asked for is undone already; what came since then belonged inside.
+            self.rollback();
             return Ok(());
         }
         self.internally("ROLLBACK TO nested")?;
@@ -277,10 +320,11 @@ impl Database {
     /// [`Database::commit`]'s. Takes the memory and the log space of the whole database.
     ///
     /// # Errors
-    /// [`Error::Type`] if the turn has used the database for writing, or a cursor is open. If the
+    /// [`Error::Type`] if the turn has written anything, or a cursor is open. If the
     /// database is larger than a transaction may be, the engine refuses, and nothing has changed.
     pub fn vacuum(&self) -> Result<()> {
-        if !self.connection.handle().is_autocommit() || self.connection.is_running() {
+        let is_begun = !self.connection.handle().is_autocommit() || self.object.lock().is_touched();
+        if is_begun || self.connection.is_running() {
             return Err(Error::Type(
                 "vacuum needs a turn of its own: commit first, and close the cursors".into(),
             ));

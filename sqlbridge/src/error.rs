@@ -51,6 +51,9 @@ pub enum Error {
         /// "none" or "several".
         found: &'static str,
     },
+    /// The inner transaction is gone: an error in it made SQLite undo the whole turn. Do the turn again.
+    #[error("the inner transaction is gone: an earlier error undid the whole turn")]
+    TurnUndone,
     /// The database has had more migrations than the program knows. Run a newer program.
     #[error("the database has had {applied} migrations, this program knows {known}")]
     NewerSchema {

@@ -22,6 +22,9 @@ use crate::template;
 const CHANGING: [std::ops::Range<usize>; 3] = [24..40, 60..64, 92..100];
 /// The largest cell of a leaf of tables that has no overflow pages, in pages of 4 KiB.
 const PAYLOAD_MAX: u64 = PAGE_BYTES as u64 - 35;
+/// Where page 1 has the encoding of texts: the last of its four bytes. Zero as long as there is no table.
+const ENCODING: usize = 59;
+const UTF_8: u8 = 1;
 const HEADER_BYTES: usize = 100;
 const LEAF_OF_TABLE: u8 = 13;
 
@@ -40,7 +43,9 @@ impl Schema {
             None => return None,
         };
         let mut page: Box<[u8]> = page.into();
-        if !is_whole(&page) || has_virtual_tables(&page) {
+        // A schema in UTF-16 cannot be looked through for virtual tables.
+        let encoding = page.get(ENCODING)?;
+        if *encoding > UTF_8 || !is_whole(&page) || has_virtual_tables(&page) {
             return None;
         }
         for range in CHANGING {
@@ -101,6 +106,12 @@ impl Database {
             && self.side.ticket.lock().is_none()
     }
 
+    /// Reads the object's pages anew: they have changed beside SQLite.
+    pub(crate) fn read_anew(&self) -> Result<()> {
+        let_go(&self.connection, &self.side)?;
+        take_hold(&self.connection, &self.side)
+    }
+
     /// Parts the connection from its object, if it can serve another.
     pub(crate) fn into_idle(self) -> Option<(Schema, Idle)> {
         if !self.is_closable() {
@@ -110,15 +121,7 @@ impl Database {
         let Database {
             connection, side, ..
         } = self;
-        // The next reading looks at the file anew, which an exclusive connection does not do, and finds
-        // nothing in the cache.
-        let parted = connection.handle().internally(|| {
-            side.setting_up.store(true, Ordering::Relaxed);
-            connection.run("PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1")
-        });
-        side.setting_up.store(false, Ordering::Relaxed);
-        parted.ok()?;
-        connection.handle().release_memory();
+        let_go(&connection, &side).ok()?;
         *side.object.lock() = None;
         Some((schema, Idle { connection, side }))
     }
@@ -129,17 +132,29 @@ impl Idle {
     pub(crate) fn open(self, object: SharedObject) -> Result<Database> {
         let Idle { connection, side } = self;
         *side.object.lock() = Some(object.clone());
+        *side.error.lock() = None;
         connection.handle().forget_last_insert();
-        let taken = connection.handle().internally(|| {
-            side.setting_up.store(true, Ordering::Relaxed);
-            connection.run("PRAGMA locking_mode = EXCLUSIVE")
-        });
-        side.setting_up.store(false, Ordering::Relaxed);
-        taken?;
-        Ok(Database {
-            connection,
-            object,
-            side,
-        })
+        take_hold(&connection, &side)?;
+        Ok(Database::new(connection, object, side))
     }
+}
+
+/// Makes the connection forget the file: the next reading looks at it anew, which an exclusive connection does
+/// not do, and finds nothing in the cache.
+fn let_go(connection: &Connection, side: &Side) -> Result<()> {
+    let sql = "PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1";
+    set_up(connection, side, sql)?;
+    connection.handle().release_memory();
+    Ok(())
+}
+
+fn take_hold(connection: &Connection, side: &Side) -> Result<()> {
+    set_up(connection, side, "PRAGMA locking_mode = EXCLUSIVE")
+}
+
+fn set_up(connection: &Connection, side: &Side, sql: &str) -> Result<()> {
+    side.setting_up.store(true, Ordering::Relaxed);
+    let done = connection.handle().internally(|| connection.run(sql));
+    side.setting_up.store(false, Ordering::Relaxed);
+    done
 }

@@ -147,7 +147,8 @@ impl Slot {
         entry.map(|entry| entry.database.clone())
     }
 
-    /// Closes the database, if it is open. What the turn did is undone.
+    /// Closes the database, if it is open. What the turn did is undone. Whoever still holds the database
+    /// gets errors from it.
     pub fn close(&self) {
         if let Some(database) = self.pool.remove(self.number) {
             database.rollback();
@@ -224,8 +225,12 @@ impl Inner {
 
     /// Keeps a closed database's connection for the next object, if it can serve one.
     fn retire(&self, database: Rc<Database>) {
-        let Some((schema, connection)) = Rc::into_inner(database).and_then(Database::into_idle)
-        else {
+        let database = match Rc::try_unwrap(database) {
+            Ok(database) => database,
+            // Somebody holds on to it. Two connections must not write to one object.
+            Err(held) => return held.part(),
+        };
+        let Some((schema, connection)) = database.into_idle() else {
             return;
         };
         let mut idle = self.idle.borrow_mut();

@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     /// Whether the bridge prepared it for itself: an application must not get it by its text.
     pub(crate) internal: bool,
     pub(crate) names: Arc<[String]>,
+    /// Whether it may write, and so has to run in the turn's transaction, and to its end.
+    pub(crate) writes: bool,
     pub(crate) statement: Statement,
 }
 

@@ -60,6 +60,8 @@ fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
     loop {
         match &bytes[at..] {
             [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => at += 1,
+            // A byte order mark; SQLite takes one for a blank wherever a token may begin.
+            [0xef, 0xbb, 0xbf, ..] => at += 3,
             [b'-', b'-', ..] => at = end_of(at + 2, b"\n"),
             [b'/', b'*', ..] => at = end_of(at + 2, b"*/"),
             _ => return at,
@@ -180,6 +182,7 @@ mod tests {
     #[test]
     fn the_first_word_is_behind_comments_and_semicolons() {
         assert_eq!(first_word(" ;; -- x\n /**/;vacuum"), "vacuum");
+        assert_eq!(first_word("\u{feff}vacuum"), "vacuum");
         assert_eq!(first_word(""), "");
     }
 

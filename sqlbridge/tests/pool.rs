@@ -143,6 +143,54 @@ fn what_lives_in_a_connection_is_not_inherited() {
     }
 }
 
+/// What SQLite read of a cleared object is nothing once the clearing is undone.
+#[test]
+fn a_database_that_was_opened_on_a_cleared_object_sees_what_comes_back() {
+    let fs = SimFs::new(4);
+    let (engine, class) = open(&fs).unwrap();
+    let pool = pool(1, 1, 1);
+    let cleared = object(&engine, class, 1);
+    let slot = pool.slot(cleared.clone());
+    run(&slot, "CREATE TABLE t(a UNIQUE); INSERT INTO t VALUES (1)");
+    commit(&slot);
+    for round in 0..2 {
+        slot.close();
+        cleared.lock().clear(false);
+        let database = slot.database().unwrap();
+        if round == 0 {
+            database.rollback();
+        } else {
+            run(&slot, "CREATE TABLE t(a UNIQUE); INSERT INTO t VALUES (2)");
+            let again = "INSERT OR ROLLBACK INTO t VALUES (2)";
+            assert!(database.exec(again, ()).is_err());
+        }
+        assert_eq!(number(&slot, "SELECT a FROM t"), 1, "round {round}");
+        run(&slot, "INSERT INTO t VALUES (3)");
+        commit(&slot);
+        run(&slot, "DELETE FROM t WHERE a = 3");
+        commit(&slot);
+        assert_eq!(database.integrity_check().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_database_that_is_held_beyond_its_slot_is_of_no_use() {
+    let fs = SimFs::new(5);
+    let (engine, class) = open(&fs).unwrap();
+    let pool = pool(1, 1, 1);
+    let slot = pool.slot(object(&engine, class, 1));
+    run(&slot, "CREATE TABLE t(a)");
+    commit(&slot);
+    let held = slot.database().unwrap();
+    slot.close();
+    assert!(
+        held.exec("INSERT INTO t VALUES (1)", ())
+            .and_then(|_| held.commit())
+            .is_err()
+    );
+    assert_eq!(number(&slot, "SELECT count(*) FROM t"), 0);
+}
+
 /// Many objects of a few schemas through a pool that has room for few, and a model beside it.
 #[test]
 fn objects_in_a_crowded_pool_keep_their_rows() {

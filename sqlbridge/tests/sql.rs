@@ -165,6 +165,43 @@ fn inner_transactions_nest_and_take_tables_keys_and_alarm_back() {
     assert_eq!(object.alarms()[0].due_ms, 1_700_000_000_001);
 }
 
+/// `OR ROLLBACK` makes SQLite give up the whole turn, as an interrupted write does.
+#[test]
+fn an_inner_transaction_whose_turn_was_undone_does_not_end_as_one_of_the_next() {
+    let (_engine, awake) = awake(8);
+    let database = &awake.database;
+    let fail = || database.exec("INSERT OR ROLLBACK INTO t VALUES (1, 'again')", ());
+    let outer: Result<(), Error> = database.transaction(|_| {
+        fail().unwrap_err();
+        awake.run("INSERT INTO t(a) VALUES ('of another turn')");
+        Ok(())
+    });
+    assert!(matches!(outer, Err(Error::TurnUndone)), "{outer:?}");
+    let own: Result<(), Error> = database.transaction(|_| {
+        fail().unwrap_err();
+        awake.run("INSERT INTO t(a) VALUES ('of another turn')");
+        Err(Error::NoDatabase)
+    });
+    assert!(matches!(own, Err(Error::NoDatabase)), "{own:?}");
+    awake.commit();
+    assert_eq!(awake.number("SELECT count(*) FROM t"), 3);
+}
+
+#[test]
+fn optimizing_does_not_end_the_turn() {
+    let (_engine, awake) = awake(9);
+    awake.run("CREATE INDEX by_a ON t(a)");
+    awake.commit();
+    awake.object.lock().put(b"key", b"value").unwrap();
+    awake.run("PRAGMA optimize = 0x10002");
+    awake.database.rollback();
+    assert_eq!(awake.object.lock().get(b"key").unwrap(), None);
+    assert_eq!(
+        awake.number("SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'"),
+        0
+    );
+}
+
 #[test]
 fn vacuum_gives_pages_back_in_a_turn_of_its_own() {
     let (engine, awake) = awake(7);
@@ -185,6 +222,9 @@ fn vacuum_gives_pages_back_in_a_turn_of_its_own() {
         awake.database.size().unwrap(),
     );
     awake.object.lock().put(b"beside", b"1").unwrap();
+    let refused = awake.database.vacuum().unwrap_err();
+    assert!(refused.to_string().contains("turn of its own"), "{refused}");
+    awake.commit();
     awake.database.vacuum().unwrap();
     awake.commit();
     assert!(awake.object.lock().page_count() < pages - 30);
