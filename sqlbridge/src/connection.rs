@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::counters::{Counted, Counters};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::ffi::{Handle, Statement, Step};
+use crate::ffi::{self, Handle, Statement, Step};
 use crate::parameters::Parameters;
 use crate::running::{Prepared, RunId, Running};
 use crate::text;
@@ -287,6 +287,12 @@ impl Connection {
         let found: Vec<String> = self.exec("PRAGMA integrity_check", ())?.deserialize()?;
         Ok(if found == ["ok"] { Vec::new() } else { found })
     }
+}
+
+/// Bytes that SQLite has allocated in this process, for all connections. An allocator's count of Rust's own
+/// does not see them.
+pub fn memory_used() -> u64 {
+    ffi::memory_used()
 }
 
 fn row(statement: &Statement, columns: usize) -> Vec<Value> {

@@ -52,7 +52,7 @@ mod value;
 mod vfs;
 mod vtab;
 
-pub use connection::Connection;
+pub use connection::{Connection, memory_used};
 pub use counters::Counters;
 pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
 pub use database::{Database, Savepoint};

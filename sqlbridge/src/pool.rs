@@ -21,9 +21,9 @@ use crate::policy::SqlPolicy;
 /// How many databases of a thread keep what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSizes {
-    /// Databases with full caches: about 40 KB each. Default 1,000.
+    /// Databases with full caches: about 40 KB each, beside the object's own pages. Default 1,000.
     pub hot: usize,
-    /// Databases with a connection, the hot ones among them: about 20 KB each. Default 10,000.
+    /// Databases with a connection, the hot ones among them: about 20 KB each. Default 4,000.
     pub open: usize,
     /// Connections that wait for an object with the schema of the one before. Default 64.
     pub idle: usize,
@@ -33,7 +33,7 @@ impl Default for PoolSizes {
     fn default() -> Self {
         PoolSizes {
             hot: 1_000,
-            open: 10_000,
+            open: 4_000,
             idle: 64,
         }
     }

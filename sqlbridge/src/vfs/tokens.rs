@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Api, Kind, register};
 use crate::error::{Error, Result};
+use crate::ffi;
 use crate::file::MainFile;
 
 static ANNOUNCED: Mutex<Option<HashMap<u64, MainFile>>> = Mutex::new(None);
@@ -34,7 +35,10 @@ impl Drop for Token {
 pub(crate) fn announce(file: MainFile) -> Result<Token> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     static REGISTERED: OnceLock<i32> = OnceLock::new();
-    let code = *REGISTERED.get_or_init(|| register(Api::linked(), Kind::Objects, false));
+    let code = *REGISTERED.get_or_init(|| {
+        ffi::configure();
+        register(Api::linked(), Kind::Objects, false)
+    });
     if code != sqlite::SQLITE_OK {
         let message = "the VFS cannot be registered".into();
         return Err(Error::Sqlite { code, message });

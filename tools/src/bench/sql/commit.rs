@@ -149,10 +149,15 @@ fn serve(clients: &mut [Client], write: Write, time: Duration) -> Result<Histogr
             progress = true;
             round += 1;
             let since = now();
-            let text = format!("{round:08} {BODY}");
             match write {
-                Write::Insert => client.database.exec(INSERT, ("somebody", text))?,
-                Write::Update => client.database.exec(UPDATE, (text,))?,
+                Write::Insert => {
+                    let text = format!("{round:08} {BODY}");
+                    client.database.exec(INSERT, ("somebody", text))?
+                }
+                Write::Update => {
+                    let text = format!("changed {round:08} {BODY}");
+                    client.database.exec(UPDATE, (text,))?
+                }
             };
             let ticket = client.database.commit()?.expect("the row is new");
             client.under_way = Some((ticket, since));
