@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::ffi::Handle;
 use crate::file::{MainFile, SharedObject, Side};
+use crate::idle::set_up;
 use crate::kv_table;
 use crate::parameters::Parameters;
 use crate::policy::SqlPolicy;
@@ -90,7 +91,6 @@ impl Database {
     pub fn open_with(object: SharedObject, policy: &SqlPolicy) -> Result<Self> {
         let side = Arc::new(Side::default());
         *side.object.lock() = Some(object.clone());
-        side.setting_up.store(true, Ordering::Relaxed);
         let token = vfs::announce(MainFile {
             side: side.clone(),
             restored: false,
@@ -98,11 +98,10 @@ impl Database {
         let handle = Handle::open(&token.file_name(), Some(vfs::NAME))?;
         handle.restrict(policy)?;
         let connection = Connection::new(handle);
-        connection.run(SETUP)?;
+        set_up(&connection, &side, SETUP)?;
         if policy.shows_keys() {
             kv_table::register(connection.handle(), side.clone())?;
         }
-        side.setting_up.store(false, Ordering::Relaxed);
         connection.handle().hand_over();
         Ok(Self::new(connection, object, side))
     }

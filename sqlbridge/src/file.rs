@@ -18,6 +18,7 @@ use dovehouse_engine::{Error as EngineError, Object, PAGE_BYTES, Ticket};
 use libsqlite3_sys as sqlite;
 use parking_lot::Mutex;
 
+use crate::allowed::STORE_SETTINGS;
 #[cfg(feature = "loadable")]
 use crate::loadable::{HostFile, locks::Level};
 use crate::pages;
@@ -276,20 +277,11 @@ impl MainFile {
         code
     }
 
-    /// Whether a pragma would change what the bridge relies on. The name is in lower case.
+    /// Whether a pragma would change what the store relies on, should a policy let it pass. The name is in
+    /// lower case.
     fn forbids_pragma(&self, name: &str, has_argument: bool) -> bool {
-        let relied_on = [
-            "auto_vacuum",
-            "journal_mode",
-            "locking_mode",
-            "mmap_size",
-            "page_size",
-            "synchronous",
-            "temp_store",
-            "wal_autocheckpoint",
-            "wal_checkpoint",
-            "writable_schema",
-        ];
-        has_argument && relied_on.contains(&name) && !self.side.setting_up.load(Ordering::Relaxed)
+        has_argument
+            && STORE_SETTINGS.contains(&name)
+            && !self.side.setting_up.load(Ordering::Relaxed)
     }
 }

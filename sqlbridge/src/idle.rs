@@ -17,9 +17,10 @@ use crate::error::Result;
 use crate::file::{SharedObject, Side};
 use crate::template;
 
-/// Where page 1 changes without the schema: change counter, page count, free list (24..40), user version
-/// (60..64), and for which change counter the page count holds, with the version that wrote it (92..100).
-const CHANGING: [std::ops::Range<usize>; 3] = [24..40, 60..64, 92..100];
+/// Where page 1 stays as long as the schema does. Left out are change counter, page count and free list (24..40),
+/// the user version (60..64), and for which change counter the page count holds, with the version that wrote it
+/// (92..100).
+const STAYING: [std::ops::Range<usize>; 4] = [0..24, 40..60, 64..92, 100..PAGE_BYTES];
 /// The largest cell of a leaf of tables that has no overflow pages, in pages of 4 KiB.
 const PAYLOAD_MAX: u64 = PAGE_BYTES as u64 - 35;
 /// Where page 1 has the encoding of texts: the last of its four bytes. Zero as long as there is no table.
@@ -28,30 +29,35 @@ const UTF_8: u8 = 1;
 const HEADER_BYTES: usize = 100;
 const LEAF_OF_TABLE: u8 = 13;
 
-/// A schema, as page 1 has it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A schema: a page 1 that has all of it.
+#[derive(Debug)]
 pub(crate) struct Schema(Box<[u8]>);
 
 impl Schema {
     /// The schema of an object's database, if it is one that connections can be handed on for: all of it
     /// on page 1, and without virtual tables, which keep something in the connection.
-    pub(crate) fn of(object: &Object) -> Option<Self> {
-        let page = object.page(1).ok()?;
-        let page = match &page {
-            Some(page) => page.as_ref(),
-            None if object.page_count() == 0 => &template::PAGE_ONE,
-            None => return None,
-        };
-        let mut page: Box<[u8]> = page.into();
+    fn of(object: &Object) -> Option<Self> {
+        let page: Box<[u8]> = with_page_one(object, |page| page.into())?;
         // A schema in UTF-16 cannot be looked through for virtual tables.
         let encoding = page.get(ENCODING)?;
-        if *encoding > UTF_8 || !is_whole(&page) || has_virtual_tables(&page) {
-            return None;
-        }
-        for range in CHANGING {
-            page[range].fill(0);
-        }
-        Some(Schema(page))
+        let fits = *encoding <= UTF_8 && is_whole(&page) && !has_virtual_tables(&page);
+        fits.then_some(Schema(page))
+    }
+
+    /// Whether a page 1 has this schema. Then it can be handed on, too: nothing else is asked of it.
+    pub(crate) fn is_on(&self, page: &[u8]) -> bool {
+        STAYING
+            .into_iter()
+            .all(|range| self.0.get(range.clone()) == page.get(range))
+    }
+}
+
+/// Calls `act` with page 1 of an object's database, the template if it has none yet.
+pub(crate) fn with_page_one<R>(object: &Object, act: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    match object.page(1).ok()? {
+        Some(page) => Some(act(&page)),
+        None if object.page_count() == 0 => Some(act(&template::PAGE_ONE)),
+        None => None,
     }
 }
 
@@ -152,7 +158,8 @@ fn take_hold(connection: &Connection, side: &Side) -> Result<()> {
     set_up(connection, side, "PRAGMA locking_mode = EXCLUSIVE")
 }
 
-fn set_up(connection: &Connection, side: &Side, sql: &str) -> Result<()> {
+/// Runs pragmas of the bridge's own.
+pub(crate) fn set_up(connection: &Connection, side: &Side, sql: &str) -> Result<()> {
     side.setting_up.store(true, Ordering::Relaxed);
     let done = connection.handle().internally(|| connection.run(sql));
     side.setting_up.store(false, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::database::Database;
 use crate::error::Result;
 use crate::file::SharedObject;
-use crate::idle::{Idle, Schema};
+use crate::idle::{Idle, Schema, with_page_one};
 use crate::policy::SqlPolicy;
 
 /// How many databases of a thread keep what.
@@ -201,12 +201,10 @@ impl Inner {
     }
 
     fn open(&self, object: &SharedObject) -> Result<Database> {
-        let schema = Schema::of(&object.lock());
         let waiting = {
             let mut idle = self.idle.borrow_mut();
-            let found = idle
-                .iter()
-                .rposition(|(kept, _)| schema.as_ref() == Some(kept));
+            let find = |page: &[u8]| idle.iter().rposition(|(schema, _)| schema.is_on(page));
+            let found = with_page_one(&object.lock(), find).flatten();
             found.map(|place| idle.remove(place))
         };
         match waiting {
