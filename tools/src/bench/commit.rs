@@ -38,10 +38,24 @@ pub(super) struct Measured {
     pub(super) latency: Histogram<u64>,
 }
 
-/// A client: an object of its own, and its commit under way.
-struct Client {
-    object: Object,
+/// A client: an object or a database of its own, and its commit under way.
+pub(super) struct Client<T> {
+    own: T,
     under_way: Option<(Ticket, Instant)>,
+}
+
+impl<T> Client<T> {
+    pub(super) fn new(own: T) -> Self {
+        let under_way = None;
+        Client { own, under_way }
+    }
+}
+
+/// How many threads serve so many clients.
+pub(super) fn threads(clients: usize) -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(clients)
 }
 
 /// Commits from all clients for so long. Few threads serve many clients, as an event loop would.
@@ -53,16 +67,11 @@ pub(super) fn measure(
     what: &'static str,
 ) -> Result<Measured, Failure> {
     let class = engine.class("Commit")?;
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(run.clients);
-    let mut parts: Vec<Vec<Client>> = (0..threads).map(|_| Vec::new()).collect();
+    let threads = threads(run.clients);
+    let mut parts: Vec<Vec<Client<Object>>> = (0..threads).map(|_| Vec::new()).collect();
     for number in 0..run.clients {
         let object = engine.wake(class, content::id(!run.seed, number as u64))?;
-        parts[number % threads].push(Client {
-            object,
-            under_way: None,
-        });
+        parts[number % threads].push(Client::new(object));
     }
     let bar = output::progress(time.as_secs(), what);
     let start = Instant::now();
@@ -72,7 +81,7 @@ pub(super) fn measure(
             .map(|mut clients| {
                 let bar = &bar;
                 scope.spawn(move || {
-                    let latency = serve(&mut clients, start, time, bar);
+                    let latency = serve(&mut clients, start, time, bar, put);
                     // Nobody's objects fall asleep within what is measured.
                     (latency, clients)
                 })
@@ -96,12 +105,22 @@ pub(super) fn measure(
     })
 }
 
+/// The commit of one key, whose value no round before had.
+fn put(object: &mut Object, round: u64) -> Result<Ticket, Failure> {
+    let mut value = [b'v'; VALUE_BYTES];
+    value[..8].copy_from_slice(&round.to_le_bytes());
+    object.put(KEY, &value).expect("room");
+    Ok(object.commit()?.expect("the value is new"))
+}
+
+/// Lets each client commit again once its last commit is durable.
 #[expect(clippy::disallowed_methods, reason = "benches measure real time")]
-fn serve(
-    clients: &mut [Client],
+pub(super) fn serve<T>(
+    clients: &mut [Client<T>],
     start: Instant,
     time: Duration,
     bar: &indicatif::ProgressBar,
+    commit: impl Fn(&mut T, u64) -> Result<Ticket, Failure>,
 ) -> Result<Histogram<u64>, Failure> {
     let mut latency = histogram();
     let mut round = 0_u64;
@@ -119,10 +138,7 @@ fn serve(
             progress = true;
             round += 1;
             let since = Instant::now();
-            let mut value = [b'v'; VALUE_BYTES];
-            value[..8].copy_from_slice(&round.to_le_bytes());
-            client.object.put(KEY, &value).expect("room");
-            let ticket = client.object.commit()?.expect("the value is new");
+            let ticket = commit(&mut client.own, round)?;
             client.under_way = Some((ticket, since));
         }
         if !progress && let Some((ticket, _)) = &clients[0].under_way {

@@ -98,14 +98,11 @@ fn open_files() -> Option<usize> {
 
 #[cfg(feature = "sql")]
 mod sql {
-    use std::sync::Arc;
-
     use dovehouse_engine::Engine;
-    use dovehouse_sqlbridge::{Database, SharedObject};
+    use dovehouse_sqlbridge::Database;
 
-    use super::super::{Run, content};
+    use super::super::Run;
     use crate::exit::Failure;
-    use crate::output;
 
     const SCHEMA: [&str; 6] = [
         "CREATE TABLE user(id INTEGER PRIMARY KEY, name TEXT, email TEXT)",
@@ -117,29 +114,14 @@ mod sql {
     ];
 
     pub(super) fn create(run: &Run, engine: &Engine) -> Result<(), Failure> {
-        let class = engine.class("Bench")?;
-        let bar = output::progress(run.objects, "databases");
-        let mut last = None;
-        for number in 0..run.objects {
-            let object = engine.wake(class, content::id(run.seed, number))?;
-            let object: SharedObject = Arc::new(object.into());
-            let database = Database::open(object)?;
+        let fill = |database: &Database, number| {
             for statement in SCHEMA {
                 database.exec(statement, ())?;
             }
-            let name = format!("user {number}");
-            let email = format!("{number}@example.org");
-            let row = [name.as_str().into(), email.as_str().into()];
-            database.exec("INSERT INTO user(name, email) VALUES (?, ?)", &row)?;
-            last = database.commit()?.or(last);
-            if number % 256 == 0 {
-                bar.set_position(number);
-            }
-        }
-        if let Some(ticket) = last {
-            ticket.wait().map_err(content::engine_error)?;
-        }
-        bar.finish_and_clear();
-        Ok(())
+            let row = (format!("user {number}"), format!("{number}@example.org"));
+            database.exec("INSERT INTO user(name, email) VALUES (?, ?)", row)?;
+            Ok(())
+        };
+        super::super::sql::create(run, engine, fill).map(drop)
     }
 }

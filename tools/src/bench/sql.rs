@@ -41,13 +41,25 @@ fn object(
 
 /// So many objects with the schema and a row, durable and asleep.
 fn load(run: &Run, engine: &Engine) -> Result<ClassId, Failure> {
+    create(run, engine, |database, number| {
+        database.exec(SCHEMA, ())?;
+        database.exec(INSERT, (format!("author {number}"), BODY))?;
+        Ok(())
+    })
+}
+
+/// So many objects with a database, each made in a transaction, durable and asleep. Shows how far it is.
+pub(super) fn create(
+    run: &Run,
+    engine: &Engine,
+    fill: impl Fn(&Database, u64) -> Result<(), Failure>,
+) -> Result<ClassId, Failure> {
     let class = engine.class("Bench")?;
     let bar = output::progress(run.objects, "databases");
     let mut last = None;
     for number in 0..run.objects {
         let database = Database::open(object(engine, class, run.seed, number)?)?;
-        database.exec(SCHEMA, ())?;
-        database.exec(INSERT, (format!("author {number}"), BODY))?;
+        fill(&database, number)?;
         last = database.commit()?.or(last);
         if number % 256 == 0 {
             bar.set_position(number);

@@ -7,7 +7,8 @@ use dovehouse_engine::{ClassId, Engine, Ticket};
 use dovehouse_sqlbridge::{Connection, Database};
 use hdrhistogram::Histogram;
 
-use super::super::{Run, content, histogram, record};
+use super::super::commit::{Client, serve, threads};
+use super::super::{Run, histogram, record};
 use super::{BODY, INSERT, SCHEMA, object, stock};
 use crate::exit::Failure;
 use crate::output;
@@ -68,12 +69,6 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn threads(clients: usize) -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(clients)
-}
-
 /// Runs one closure on each of so many threads, and adds up what they measured.
 fn on_threads(
     threads: usize,
@@ -96,12 +91,6 @@ fn on_threads(
     Ok(sum)
 }
 
-/// A client: a database of its own, and its commit under way.
-struct Client {
-    database: Database,
-    under_way: Option<(Ticket, Instant)>,
-}
-
 fn ours(
     engine: &Engine,
     class: ClassId,
@@ -121,60 +110,24 @@ fn ours(
                 database.exec(SCHEMA, ())?;
                 database.commit()?;
             }
-            served.push(Client {
-                database,
-                under_way: None,
-            });
+            served.push(Client::new(database));
         }
-        serve(&mut served, write, time)
+        let bar = output::progress(time.as_secs(), "seconds");
+        let latency = serve(&mut served, now(), time, &bar, |database, round| {
+            commit(database, write, round)
+        });
+        bar.finish_and_clear();
+        latency
     })
 }
 
-fn serve(clients: &mut [Client], write: Write, time: Duration) -> Result<Histogram<u64>, Failure> {
-    let mut latency = histogram();
-    let bar = output::progress(time.as_secs(), "seconds");
-    let start = now();
-    let mut round = 0_u64;
-    while start.elapsed() < time {
-        let mut progress = false;
-        for client in clients.iter_mut() {
-            match client.under_way.take() {
-                Some((ticket, since)) if !ticket.is_durable() => {
-                    client.under_way = Some((ticket, since));
-                    continue;
-                }
-                Some((_, since)) => record(&mut latency, since.elapsed()),
-                None => {}
-            }
-            progress = true;
-            round += 1;
-            let since = now();
-            match write {
-                Write::Insert => {
-                    let text = format!("{round:08} {BODY}");
-                    client.database.exec(INSERT, ("somebody", text))?
-                }
-                Write::Update => {
-                    let text = format!("changed {round:08} {BODY}");
-                    client.database.exec(UPDATE, (text,))?
-                }
-            };
-            let ticket = client.database.commit()?.expect("the row is new");
-            client.under_way = Some((ticket, since));
-        }
-        if !progress && let Some((ticket, _)) = &clients[0].under_way {
-            ticket.wait().map_err(content::engine_error)?;
-            bar.set_position(start.elapsed().as_secs());
-        }
-    }
-    bar.finish_and_clear();
-    for client in clients.iter_mut() {
-        if let Some((ticket, since)) = client.under_way.take() {
-            ticket.wait().map_err(content::engine_error)?;
-            record(&mut latency, since.elapsed());
-        }
-    }
-    Ok(latency)
+/// The transaction of one row.
+fn commit(database: &Database, write: Write, round: u64) -> Result<Ticket, Failure> {
+    match write {
+        Write::Insert => database.exec(INSERT, ("somebody", format!("{round:08} {BODY}")))?,
+        Write::Update => database.exec(UPDATE, (format!("changed {round:08} {BODY}"),))?,
+    };
+    Ok(database.commit()?.expect("the row is new"))
 }
 
 /// Inserts into a file for each object, in turns, on as many threads.
