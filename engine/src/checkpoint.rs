@@ -1,10 +1,11 @@
 //! The checkpoint: brings the index files up to a position of the log, and frees what lies behind.
 //!
+//! 0. Bring history up to the durable end of the log, into tables.
 //! 1. Note P, the next position to be laid out.
 //! 2. Copy every overlay entry that the index does not have; none is skipped for being too new.
 //! 3. Wait until P and all copies are durable (I1).
 //! 4. Write the copies into the index files and sync those.
-//! 5. Find the segments without a live record, by that index (I6).
+//! 5. Find the segments without a live record, by that index (I6), of which history needs nothing either.
 //! 6. Name P in SUPER, together with the payload.
 //! 7. Drop the overlay entries that still equal their copies.
 //!
@@ -45,8 +46,11 @@ impl Inner {
         // A log that has stopped has nothing to add to the last checkpoint, and after a close the files
         // may be another process's.
         self.log.writable()?;
+        self.keep_history()?;
         let mut reclaim = self.reclaim.lock();
         let result = (|| {
+            let mut history = Vec::new();
+            self.history.encode(&mut history);
             let position = self.log.position();
             let usage = self.index.usage.encode();
             let copies =
@@ -61,21 +65,22 @@ impl Inner {
                 .map(|copy| copy.entry_at.as_u64() + 1)
                 .max()
                 .unwrap_or(0);
+            let newest = position.lsn.max(Lsn::from_u64(newest));
             let durable = if self.teeth.has(Flaw::CheckpointDoesNotWait) {
                 self.log.durable()
             } else {
-                self.log
-                    .wait_durable(position.lsn.max(Lsn::from_u64(newest)))?
+                self.log.wait_durable(newest)?
             };
-            let written = self.index.write(&copies, &usage)?;
+            let written = self.index.write(&copies, &usage, &history)?;
             self.blobs.checkpointed(position.lsn);
             let settled = self.settled_segments(position);
-            let dead = reclaim.dead_segments(&settled, self);
+            let dead = reclaim.dead_segments(&settled, newest, self);
             // Whoever holds a segment keeps its file.
             drop(settled);
             let freed_segments =
                 self.log
                     .checkpoint(position, durable, clean, &written.payload, &dead)?;
+            self.history.checkpointed();
             self.index.adopt(written, &copies, durable);
             self.index.usage.forget(&dead);
             Ok(CheckpointReport {

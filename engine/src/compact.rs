@@ -137,6 +137,7 @@ impl Inner {
     ) -> Result<CompactReport> {
         self.log.writable()?;
         let mut compactor = self.compactor.lock();
+        self.merge_history()?;
         self.forget_leaves()?;
         let mut report = CompactReport {
             freed_segments: self.checkpoint(false)?.freed_segments,
@@ -208,6 +209,8 @@ impl Inner {
         }
         let mut survivors = collected.survivors;
         survivors.sort_by_key(|survivor| (survivor.class, survivor.slot));
+        // What has a past is not forgotten.
+        self.follow_log()?;
         self.sample(&survivors)?;
         let mut packing = Packing::new(self, compactor, pace);
         let written = packing.write_out(survivors);

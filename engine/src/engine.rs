@@ -18,6 +18,7 @@ use crate::compact::Compactor;
 use crate::dictionaries::Dictionaries;
 use crate::doubt::Doubt;
 use crate::error::{Error, Result};
+use crate::history::{History, Start};
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::index::Index;
 use crate::object::Object;
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) round_bytes: u64,
     pub(crate) upkeep: Upkeep,
     pub(crate) dictionaries: Dictionaries,
+    pub(crate) history: History,
     /// Objects that may have lost a commit, in a damaged store.
     pub(crate) doubt: Doubt,
     pub(crate) counters: Counters,
@@ -128,6 +130,7 @@ impl Engine {
             log: mut options,
             memory_bytes,
             open_transaction_bytes,
+            retention,
             ..
         } = builder;
         options.queue_bytes = memory_bytes / 8;
@@ -138,13 +141,8 @@ impl Engine {
         let opening = Opening::new(fs.clone(), &dir, options, access)?;
         let is_new = opening.payload().is_empty();
         let clean = opening.superblock().clean;
-        let index = Arc::new(Index::open(
-            &*fs,
-            &dir,
-            !read_only,
-            opening.payload(),
-            teeth,
-        )?);
+        let (index, history) = Index::open(&*fs, &dir, !read_only, opening.payload(), teeth)?;
+        let index = Arc::new(index);
         let doubt = Doubt::default();
         let recovered = opening.recover_replaying::<_, Error>(index.clone(), |replayed| {
             // Until the tail was written back, the index files may be torn where it touches them.
@@ -183,6 +181,17 @@ impl Engine {
             teeth,
         )?;
         index.note_dictionary(dictionaries.last());
+        let history = History::open(Start {
+            fs: fs.clone(),
+            dir: dir.clone(),
+            store_id: log.store_id(),
+            access,
+            default: retention,
+            memory_bytes: (memory_bytes / 16) as usize,
+            payload: &history,
+            end: log.durable().end(),
+            last_ms: if is_new { 0 } else { log.last_time_ms() },
+        })?;
         let inner = Arc::new_cyclic(|me| Inner {
             fs,
             dir,
@@ -195,6 +204,7 @@ impl Engine {
             round_bytes,
             upkeep,
             dictionaries,
+            history,
             doubt,
             teeth,
             awake: Mutex::default(),

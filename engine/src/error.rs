@@ -1,5 +1,6 @@
 //! What can go wrong with the engine, and what the caller does next.
 
+use crate::history::Bookmark;
 use crate::id::{ClassId, ObjectId};
 
 /// An error of the engine. Each variant says what to do about it.
@@ -65,6 +66,47 @@ pub enum Error {
         /// The objects that may have lost commits; `None` if any may.
         objects: Option<Vec<ObjectId>>,
     },
+    /// The store has no object of this id. Fix the call.
+    #[error("there is no object {id}")]
+    NoObject {
+        /// The id.
+        id: ObjectId,
+    },
+    /// The bookmark is of another object, or of an earlier one of this id that is forgotten. Ask for the
+    /// bookmarks of this one.
+    #[error("the bookmark is not one of object {id}")]
+    WrongBookmark {
+        /// The object.
+        id: ObjectId,
+    },
+    /// History does not reach so far back, or the point has not come yet. Choose a point between those that are
+    /// named here.
+    #[error("object {id} can be had from {first} ({}) to {newest}, not as of the point asked for", since(*since_ms))]
+    NotAvailable {
+        /// The object.
+        id: ObjectId,
+        /// The oldest commit that is available.
+        first: Bookmark,
+        /// When that was committed, in milliseconds since 1970; `None` if nothing but the present is there.
+        since_ms: Option<u64>,
+        /// The newest.
+        newest: Bookmark,
+    },
+    /// The object is one as it was: it can be read, and changes of it go nowhere. Restore it, or fork it.
+    #[error("object {id} is open as it was at an earlier point, and cannot be committed")]
+    Past {
+        /// The object.
+        id: ObjectId,
+    },
+    /// An object of this id is there already. Choose another id, or erase it first.
+    #[error("object {id} is not empty")]
+    NotEmpty {
+        /// The id.
+        id: ObjectId,
+    },
+    /// The call has to stand alone in its transaction. Commit or roll back before it.
+    #[error("the object has an open transaction")]
+    OpenTransaction,
     /// A limit of the store, such as its number of classes. Fix the call.
     #[error("{what} exceeds the limit of {limit}")]
     Limit {
@@ -73,6 +115,13 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+}
+
+fn since(since_ms: Option<u64>) -> String {
+    match since_ms {
+        Some(since_ms) => format!("{since_ms} ms after 1970"),
+        None => "nothing else is kept".to_owned(),
+    }
 }
 
 fn concerned(objects: Option<&[ObjectId]>) -> String {

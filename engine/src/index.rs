@@ -20,7 +20,9 @@ use crate::overlay::{Cell, Copied, DueChange, Overlay};
 use crate::slots::{Entry, Place, SlotTable};
 use crate::usage::Usage;
 
-const PAYLOAD_VERSION: u8 = 3;
+const PAYLOAD_VERSION: u8 = 4;
+/// Ended with the free slots: there was no history.
+const PAYLOAD_VERSION_3: u8 = 3;
 /// Ended with the live bytes by segment.
 const PAYLOAD_VERSION_2: u8 = 2;
 
@@ -132,14 +134,15 @@ pub(crate) struct Written {
 }
 
 impl Index {
-    /// Opens the index files. `payload` is that of the checkpoint on disk, or empty for a new store.
+    /// Opens the index files. `payload` is that of the checkpoint on disk, or empty for a new store. Returns also
+    /// what it says of history.
     pub(crate) fn open(
         fs: &dyn Fs,
         dir: &Path,
         write: bool,
         payload: &[u8],
         teeth: Teeth,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<u8>)> {
         let mut reader = Reader::new(payload);
         let malformed = || Error::damaged("the manifest", "a field of the index ends early");
         let (version, next_slot, key) = if payload.is_empty() {
@@ -172,7 +175,11 @@ impl Index {
                 index.decode_rest(&mut reader).ok_or_else(malformed)?;
             }
         }
-        Ok(index)
+        let history = match version > PAYLOAD_VERSION_3 {
+            true => reader.rest().to_vec(),
+            false => Vec::new(),
+        };
+        Ok((index, history))
     }
 
     fn decode_start(reader: &mut Reader<'_>) -> Option<(u8, u64, HashKey)> {
@@ -193,7 +200,13 @@ impl Index {
         Some(())
     }
 
-    fn encode_payload(&self, ids: &IdUpdate, zones: &[u64], usage: &[u8]) -> Vec<u8> {
+    fn encode_payload(
+        &self,
+        ids: &IdUpdate,
+        zones: &[u64],
+        usage: &[u8],
+        history: &[u8],
+    ) -> Vec<u8> {
         let mut payload = vec![PAYLOAD_VERSION];
         payload.put_varint(self.next_slot.load(Ordering::Acquire));
         payload.extend_from_slice(&self.key);
@@ -208,7 +221,13 @@ impl Index {
         free_slots
             .iter()
             .for_each(|slot| payload.put_varint(slot.get()));
+        payload.extend_from_slice(history);
         payload
+    }
+
+    /// The key of everything that is hashed with a secret.
+    pub(crate) fn key(&self) -> &HashKey {
+        &self.key
     }
 
     /// Bytes of index pages that were written since the store was opened.
@@ -334,9 +353,9 @@ impl Index {
         self.overlay.get_or_insert(slot, || self.slots.get(slot))
     }
 
-    /// Writes what the checkpoint copied into the index files and syncs them. `usage` is that of the
-    /// moment when it began.
-    pub(crate) fn write(&self, copies: &[Copied], usage: &[u8]) -> Result<Written> {
+    /// Writes what the checkpoint copied into the index files and syncs them. `usage` and `history` are those of
+    /// the moment when it began.
+    pub(crate) fn write(&self, copies: &[Copied], usage: &[u8], history: &[u8]) -> Result<Written> {
         if !copies.is_empty() {
             let entries: Vec<_> = copies.iter().map(|copy| (copy.slot, copy.entry)).collect();
             self.slots.write(&entries)?;
@@ -361,7 +380,7 @@ impl Index {
             .filter_map(|copy| Some((copy.slot, copy.due?)))
             .collect();
         let zones = self.alarms.write(&times)?;
-        let payload = self.encode_payload(&ids, &zones, usage);
+        let payload = self.encode_payload(&ids, &zones, usage, history);
         Ok(Written {
             ids,
             zones,

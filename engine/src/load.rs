@@ -3,7 +3,7 @@
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FRAME_BYTES, Lsn, OwnedRecord};
 
-use crate::big::{Head, PagesStart, Recent, Spot, TreeId, Under};
+use crate::big::{Carried, Head, Map, PagesStart, Recent, Spot, TreeId, Under, decode_commit};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::group::{self, Opened};
@@ -11,7 +11,7 @@ use crate::id::{ClassId, ObjectId, Slot};
 use crate::object::LoadedBig;
 use crate::record::{Header, Kind, Meta, apply_delta, decode_erase, decode_image};
 use crate::slots::{Entry, Form};
-use crate::state::State;
+use crate::state::{Alarm, State};
 use crate::usage::Extent;
 
 /// What a chain of records says of an object.
@@ -33,6 +33,51 @@ pub(crate) struct Loaded {
 pub(crate) enum LoadedState {
     Tiny(State),
     Big(Box<LoadedBig>),
+}
+
+/// The commits of a big object since its last HEAD, this one included, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct BigChain {
+    pub(crate) map: Map,
+    pub(crate) commits: Vec<BigLink>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct BigLink {
+    pub(crate) seq: u64,
+    /// The fewest pages that there were meanwhile, if some were dropped.
+    pub(crate) cut: Option<u32>,
+    pub(crate) items: Vec<Carried>,
+}
+
+impl BigChain {
+    /// `None` is damage.
+    fn add(&mut self, seq: u64, link: &Link) -> Option<()> {
+        let (lsn, bytes) = (link.record.lsn, link.record.body.len());
+        let (cut, items) = if link.kind == Kind::Head {
+            let (_, head, items) = Head::decode(lsn, bytes, &mut link.payload())?;
+            self.map = head.map;
+            (head.cut, items)
+        } else {
+            let (start, items) = PagesStart::decode(lsn, bytes, &mut link.payload())?;
+            for (leaves, new) in self.map.iter_mut().zip(start.new_leaves) {
+                leaves.extend(new);
+            }
+            (start.cut, items)
+        };
+        self.commits.push(BigLink { seq, cut, items });
+        Some(())
+    }
+}
+
+impl LoadedState {
+    pub(crate) fn into_alarms(self) -> Vec<Alarm> {
+        match self {
+            LoadedState::Tiny(state) => state.alarms,
+            LoadedState::Big(big) => big.alarms,
+        }
+    }
 }
 
 /// A record of the chain, its header taken off.
@@ -152,6 +197,70 @@ impl Inner {
         }
     }
 
+    /// The entry that would lead to the version of an object whose record lies at `at`. `None` if there is no
+    /// record of it, or it was moved.
+    pub(crate) fn entry_at(&self, slot: Slot, at: Lsn) -> Result<Option<Entry>> {
+        let found = match at.is_none() {
+            true => None,
+            false => self.log.read(at, READ_BYTES)?,
+        };
+        let Some(record) = found else {
+            return Ok(None);
+        };
+        let gone = || malformed(slot, at);
+        let kind = Kind::from_u8(record.kind).ok_or_else(gone)?;
+        let header = match kind {
+            Kind::Group => {
+                let headers = group::headers(&record.body).ok_or_else(gone)?;
+                headers.into_iter().find(|header| header.slot == slot)
+            }
+            _ => Header::decode(&mut Reader::new(&record.body)),
+        };
+        let header = header.ok_or_else(gone)?;
+        let form = match kind {
+            Kind::Head | Kind::Pages => {
+                let commit = decode_commit(at, kind == Kind::Head, &record.body);
+                let (_, tree, _) = commit.ok_or_else(gone)?;
+                Form::Big { tree }
+            }
+            _ => Form::Tiny,
+        };
+        Ok(Some(Entry {
+            head: at,
+            bytes: (FRAME_BYTES + record.body.len()) as u32,
+            seq: header.seq,
+            generation: header.generation,
+            class: header.class,
+            erased: kind == Kind::Erase,
+            expired: false,
+            depth: header.depth,
+            form,
+            fingerprint: 0,
+        }))
+    }
+
+    /// The same with the version itself.
+    pub(crate) fn version_at(&self, slot: Slot, at: Lsn) -> Result<Option<(Entry, Loaded)>> {
+        let Some(entry) = self.entry_at(slot, at)? else {
+            return Ok(None);
+        };
+        Ok(self.load(slot, &entry)?.map(|loaded| (entry, loaded)))
+    }
+
+    /// The commits of a big object since its last HEAD, this one included; `None` as for [`Inner::load`].
+    pub(crate) fn big_chain(&self, slot: Slot, entry: &Entry) -> Result<Option<BigChain>> {
+        let Some(chain) = self.read_chain(slot, entry)? else {
+            return Ok(None);
+        };
+        let mut found = BigChain::default();
+        for (seq, link) in (entry.image_seq()..).zip(chain.iter().rev()) {
+            found
+                .add(seq, link)
+                .ok_or_else(|| malformed(slot, link.record.lsn))?;
+        }
+        Ok(Some(found))
+    }
+
     /// The records from the head down to the image or erase at the base.
     fn read_chain(&self, slot: Slot, entry: &Entry) -> Result<Option<Vec<Link>>> {
         let mut chain = Vec::with_capacity(usize::from(entry.depth) + 1);
@@ -248,7 +357,7 @@ fn apply_pages(link: &Link, tree: TreeId, big: &mut LoadedBig) -> Option<()> {
     (start.tree == tree.tree).then_some(())
 }
 
-fn add_recent(under: &mut Under, items: Vec<crate::big::Carried>) {
+fn add_recent(under: &mut Under, items: Vec<Carried>) {
     for item in items {
         let spot = match item.place.is_none() {
             true => Spot::Gone,

@@ -3,6 +3,7 @@
 mod commit;
 mod encoding;
 mod large;
+mod restore;
 
 pub(crate) use large::LoadedBig;
 
@@ -57,6 +58,8 @@ pub struct Object {
     /// Counts changes, to tell whether `prepared` is out of date.
     touched: u64,
     last_ticket: Option<Ticket>,
+    /// Whether it is the object as it was: nobody's but the caller's, and never committed.
+    is_past: bool,
 }
 
 /// The state, and the open transaction.
@@ -66,6 +69,19 @@ enum Content {
     Tiny(Working),
     /// In blocks.
     Big(Box<Big>),
+}
+
+impl Content {
+    /// What was loaded, and what it takes in memory.
+    fn loaded(engine: &Arc<Inner>, state: LoadedState) -> (usize, Content) {
+        match state {
+            LoadedState::Tiny(state) => (state.bytes(), Content::Tiny(Working::new(state))),
+            LoadedState::Big(loaded) => {
+                let big = loaded.wake(engine.clone());
+                (big.state_bytes(), Content::Big(Box::new(big)))
+            }
+        }
+    }
 }
 
 /// A record of the open transaction.
@@ -127,9 +143,38 @@ impl Object {
             prepared: None,
             touched: 0,
             last_ticket: None,
+            is_past: false,
         };
         object.load()?;
         Ok(object)
+    }
+
+    /// An object as it was.
+    pub(crate) fn past(
+        engine: Arc<Inner>,
+        class: ClassId,
+        id: ObjectId,
+        state: LoadedState,
+        seq: u64,
+    ) -> Object {
+        let (state_bytes, content) = Content::loaded(&engine, state);
+        Object {
+            engine,
+            id,
+            class,
+            name: None,
+            cell: None,
+            content,
+            head: Head {
+                seq,
+                state_bytes,
+                ..Head::default()
+            },
+            prepared: None,
+            touched: 0,
+            last_ticket: None,
+            is_past: true,
+        }
     }
 
     fn load(&mut self) -> Result<()> {
@@ -186,13 +231,7 @@ impl Object {
                 asked,
             });
         }
-        let (state_bytes, content) = match loaded.state {
-            LoadedState::Tiny(state) => (state.bytes(), Content::Tiny(Working::new(state))),
-            LoadedState::Big(loaded) => {
-                let big = loaded.wake(self.engine.clone());
-                (big.state_bytes(), Content::Big(Box::new(big)))
-            }
-        };
+        let (state_bytes, content) = Content::loaded(&self.engine, loaded.state);
         self.head = Head {
             seq: entry.seq,
             generation: entry.generation,
@@ -488,6 +527,9 @@ impl Object {
 impl Drop for Object {
     fn drop(&mut self) {
         self.rollback();
+        if self.is_past {
+            return;
+        }
         // An object that cannot be written now is as durable as it was; its chain is a bit longer.
         let _ = self.write_image_for_sleep();
         if let Some(cell) = self.cell.take() {

@@ -8,6 +8,7 @@ use dovehouse_wal::{Access, Drive, LogOptions, Teeth};
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::history::Retention;
 use crate::upkeep::Limits;
 
 /// Settings of an engine; see [`Engine::builder`].
@@ -22,6 +23,7 @@ pub struct Builder {
     pub(crate) open_transaction_bytes: Option<usize>,
     pub(crate) dictionary_states: usize,
     pub(crate) background_threads: usize,
+    pub(crate) retention: Retention,
 }
 
 /// What an overlay entry takes, with its places in the maps of ids and alarms.
@@ -42,6 +44,7 @@ impl Builder {
             open_transaction_bytes: None,
             dictionary_states: 1000,
             background_threads: 2,
+            retention: Retention::DEFAULT,
         }
     }
 
@@ -69,7 +72,8 @@ impl Builder {
     /// Memory that the engine keeps to, in bytes; at least 8 MiB. Index entries that changed since the last
     /// checkpoint take up to a half: at a quarter a checkpoint starts, at a half commits wait for it. Records
     /// that wait for the committer take an eighth, what compaction moves in one round another, what was read of
-    /// big objects the third, and what their open transactions have written the last; see
+    /// big objects the third, and what their open transactions have written the last; history takes half an
+    /// eighth before it is written; see
     /// [`Builder::open_transaction_bytes`]. On top of it come awake tiny objects, whose owner bounds them,
     /// about 100 bytes for each page that a big object's last commits changed, dictionaries of the classes in use (64 at
     /// most), and two counts for each segment. Default 256 MiB.
@@ -97,6 +101,13 @@ impl Builder {
     /// looked at again each time so many were stored. Default 1,000.
     pub fn dictionary_states(mut self, states: usize) -> Self {
         self.dictionary_states = states.max(1);
+        self
+    }
+
+    /// For how long classes keep what their objects were, unless [`Engine::set_retention`] said something else of
+    /// one. Not kept in the store. Default [`Retention::DEFAULT`], which is 30 days.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 

@@ -158,8 +158,10 @@ impl<'a> Packing<'a> {
     /// What becomes of a survivor. `None` if it stays where it is.
     fn form(&mut self, survivor: Survivor) -> Result<Option<(Form, Entry, Option<Chained>)>> {
         Ok(match survivor.content {
-            // Nothing is kept of an erased object, but for a last generation.
-            Content::Record(Kind::Erase, from, body) if from.generation < u8::MAX => {
+            // Nothing is kept of an erased object, but for a last generation, and as long as it has a past.
+            Content::Record(Kind::Erase, from, body)
+                if from.generation < u8::MAX && !self.inner.has_past(survivor.slot, &from)? =>
+            {
                 let mut reader = Reader::new(&body);
                 let id = Header::decode(&mut reader).and_then(|_| decode_erase(&mut reader));
                 let slot = survivor.slot;

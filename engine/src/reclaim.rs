@@ -27,6 +27,8 @@ use crate::survivors::versions;
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
     cursors: HashMap<u32, Cursor>,
+    /// Segments that are dead once the log was followed so far: history needs what later commits replaced.
+    dead: HashMap<u32, Lsn>,
 }
 
 #[derive(Debug, Default)]
@@ -37,21 +39,36 @@ struct Cursor {
 }
 
 impl Reclaim {
-    /// Those of the settled segments in which nothing is live by the index on disk.
-    pub(crate) fn dead_segments(&mut self, settled: &[Arc<Segment>], inner: &Inner) -> Vec<u32> {
+    /// Those of the settled segments in which nothing is live by the index on disk, nor to be read for history.
+    /// `newest` lies behind everything that the index shows.
+    pub(crate) fn dead_segments(
+        &mut self,
+        settled: &[Arc<Segment>],
+        newest: Lsn,
+        inner: &Inner,
+    ) -> Vec<u32> {
         let judge = Judge(inner);
-        let mut dead = Vec::new();
+        let mut dead = HashMap::new();
         let mut cursors = HashMap::new();
         for segment in settled {
-            let mut cursor = self.cursors.remove(&segment.segno).unwrap_or_default();
-            if inner.teeth.has(Flaw::ReuseLiveSegment) || judge.advance(&mut cursor, segment) {
-                dead.push(segment.segno);
+            let segno = segment.segno;
+            let mut cursor = self.cursors.remove(&segno).unwrap_or_default();
+            if let Some(since) = self.dead.remove(&segno) {
+                // Dead records never come back to life.
+                dead.insert(segno, since);
+            } else if inner.teeth.has(Flaw::ReuseLiveSegment) || judge.advance(&mut cursor, segment)
+            {
+                dead.insert(segno, newest);
             } else {
-                cursors.insert(segment.segno, cursor);
+                cursors.insert(segno, cursor);
             }
         }
         self.cursors = cursors;
-        dead
+        self.dead = dead;
+        let followed = inner.history.freed_to();
+        let is_free = |since: &Lsn| *since <= followed || inner.teeth.has(Flaw::ReuseLiveSegment);
+        let free = self.dead.extract_if(|_, since| is_free(since));
+        free.map(|(segno, _)| segno).collect()
     }
 }
 

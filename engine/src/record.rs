@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::id::{ClassId, ObjectId, Slot};
 use crate::page_diff;
 use crate::slots::SEQ_LIMIT;
-use crate::state::{Alarm, Changes, IMAGE_BYTES_MAX, PAGE_BYTES, State};
+use crate::state::{Alarm, Changes, IMAGE_BYTES_MAX, PAGE_BYTES, State, Working};
 
 /// A record's kind: the number in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,6 +411,12 @@ mod operation {
 pub(crate) fn encode_delta(header: &Header, changes: &Changes<'_>, alarms: &[Alarm]) -> Vec<u8> {
     let mut body = Vec::new();
     header.encode(&mut body);
+    encode_operations(changes, alarms, &mut body);
+    body
+}
+
+/// What a DELTA record says after its header.
+pub(crate) fn encode_operations(changes: &Changes<'_>, alarms: &[Alarm], body: &mut Vec<u8>) {
     for (key, value) in &changes.kv {
         body.push(if value.is_some() {
             operation::PUT
@@ -424,7 +430,7 @@ pub(crate) fn encode_delta(header: &Header, changes: &Changes<'_>, alarms: &[Ala
     }
     if changes.alarms {
         body.push(operation::ALARMS);
-        encode_alarms(alarms, &mut body);
+        encode_alarms(alarms, body);
     }
     // The count first: the pages behind it are gone, and the ones before it can be written.
     if let Some(count) = changes.page_count {
@@ -434,9 +440,8 @@ pub(crate) fn encode_delta(header: &Header, changes: &Changes<'_>, alarms: &[Ala
     for (number, old, new) in &changes.pages {
         body.push(operation::PAGE);
         body.put_varint(u64::from(*number));
-        page_diff::encode(*old, *new, &mut body);
+        page_diff::encode(*old, *new, body);
     }
-    body
 }
 
 /// An operation of a DELTA record.
@@ -507,6 +512,29 @@ pub(crate) fn apply_delta(reader: Reader<'_>, state: &mut State) -> Option<()> {
             {
                 let page = change.apply(state.page(number).map(|page| &page[..]), PAGE_BYTES)?;
                 state.set_page(number, page.map(Arc::from));
+            }
+            Operation::PageCount(_) | Operation::Page { .. } => return None,
+        }
+    }
+    Some(())
+}
+
+/// The same, so that it can be undone.
+pub(crate) fn apply_delta_to(reader: Reader<'_>, working: &mut Working) -> Option<()> {
+    for operation in operations(reader) {
+        match operation? {
+            Operation::Put { key, value } => drop(working.put(key, Some(value))),
+            Operation::Delete { key } => drop(working.put(key, None)),
+            Operation::Alarms(alarms) => working.set_alarms(alarms),
+            Operation::PageCount(count) if count <= IMAGE_BYTES_MAX => {
+                working.set_page_count(count);
+            }
+            Operation::Page { number, change }
+                if number > 0 && number as usize <= working.state().pages.len() =>
+            {
+                let before = working.state().page(number).map(|page| &page[..]);
+                let page = change.apply(before, PAGE_BYTES)?;
+                working.write_page(number, page.map(Arc::from));
             }
             Operation::PageCount(_) | Operation::Page { .. } => return None,
         }

@@ -1,6 +1,6 @@
 //! An awake object's whole state in memory, and the undo log of its open transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The most that an image holds, uncompressed.
@@ -137,6 +137,32 @@ impl State {
         self.pages.get((number as usize).checked_sub(1)?)?.as_ref()
     }
 
+    /// What would make another state of this one.
+    pub(crate) fn changes_to<'a>(&'a self, other: &'a State) -> Changes<'a> {
+        let (count, other_count) = (self.pages.len(), other.pages.len());
+        let mut changes = Changes {
+            alarms: self.alarms != other.alarms,
+            page_count: (count != other_count).then_some(other_count),
+            ..Changes::default()
+        };
+        let gone = self.kv.keys().filter(|key| !other.kv.contains_key(*key));
+        changes.kv = gone.map(|key| (key.as_slice(), None)).collect();
+        let set = other
+            .kv
+            .iter()
+            .filter(|(key, value)| self.kv.get(*key) != Some(value));
+        let set = set.map(|(key, value)| (key.as_slice(), Some(value.as_slice())));
+        changes.kv.extend(set);
+        changes.kv.sort_unstable();
+        for (number, page) in (1..).zip(&other.pages) {
+            let (old, new) = (self.page(number).map(|page| &page[..]), page.as_deref());
+            if old != new {
+                changes.pages.push((number, old, new));
+            }
+        }
+        changes
+    }
+
     /// Replaces a page that exists.
     pub(crate) fn set_page(&mut self, number: u32, data: Option<PageData>) -> Option<PageData> {
         std::mem::replace(&mut self.pages[number as usize - 1], data)
@@ -153,6 +179,11 @@ impl Working {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What the open transaction sees.
+    pub(crate) fn into_state(self) -> State {
+        self.state
     }
 
     /// What is committed, what the open transaction sees, and how it got there, if anybody may want to go a
@@ -184,6 +215,16 @@ impl Working {
         }
         let old = self.state.set_page(number, data);
         self.undo.push(Undo::Page { number, old });
+    }
+
+    /// Drops pages at the end, or adds zeros.
+    pub(crate) fn set_page_count(&mut self, count: usize) {
+        let before = self.state.pages.len();
+        if count > before {
+            self.undo.push(Undo::Grown { count: before });
+            self.state.pages.resize(count, None);
+        }
+        self.truncate_pages(count);
     }
 
     pub(crate) fn truncate_pages(&mut self, count: usize) {
@@ -262,57 +303,96 @@ impl Working {
         self.has_savepoints = false;
     }
 
-    /// What differs from the committed state: the oldest note on each thing tells what that was.
+    /// What differs from the committed state.
     pub(crate) fn changes(&self) -> Changes<'_> {
-        let mut changes = Changes::default();
-        let mut kv: HashMap<&[u8], Option<&[u8]>> = HashMap::new();
-        let mut pages: BTreeMap<u32, Option<&PageData>> = BTreeMap::new();
-        let mut count = None;
-        let mut now_count = self.state.pages.len();
-        // Backwards, so that older notes overwrite younger ones; the page count is followed along.
-        for undo in self.undo.iter().rev() {
-            match undo {
-                Undo::Kv { key, old } => drop(kv.insert(key, old.as_deref())),
-                Undo::Page { number, old } => drop(pages.insert(*number, old.as_ref())),
-                Undo::Grown { count: before } => {
-                    now_count = *before;
-                    count = Some(now_count);
-                }
-                Undo::Truncated { pages: gone } => {
-                    let first = now_count as u32 + 1;
-                    pages.extend((first..).zip(gone.iter().map(Option::as_ref)));
-                    now_count += gone.len();
-                    count = Some(now_count);
-                }
-                Undo::Alarms { old } => changes.alarms = *old != self.state.alarms,
-                Undo::Cleared { .. } => {
-                    changes.cleared = true;
-                    return changes;
-                }
+        let Some(touched) = self.touched() else {
+            return Changes {
+                cleared: true,
+                ..Changes::default()
+            };
+        };
+        let (state, count) = (&self.state, self.state.pages.len());
+        let mut changes = Changes {
+            alarms: touched.alarms.is_some_and(|old| *old != state.alarms),
+            page_count: (touched.page_count != count).then_some(count),
+            ..Changes::default()
+        };
+        for (key, old) in touched.kv {
+            let new = state.kv.get(key).map(Vec::as_slice);
+            if old != new {
+                changes.kv.push((key, new));
             }
         }
-        let committed_count = count.unwrap_or(self.state.pages.len());
-        changes.page_count =
-            (committed_count != self.state.pages.len()).then_some(self.state.pages.len());
-        changes.kv = kv
-            .into_iter()
-            .map(|(key, old)| (key, old, self.state.kv.get(key).map(Vec::as_slice)))
-            .filter(|(_, old, new)| old != new)
-            .map(|(key, _, new)| (key, new))
-            .collect();
-        changes.kv.sort_unstable();
-        for (number, old) in pages
-            .into_iter()
-            .filter(|(n, _)| *n as usize <= self.state.pages.len())
-        {
-            let old = old
-                .filter(|_| number as usize <= committed_count)
-                .map(|data| &data[..]);
-            let new = self.state.page(number).map(|page| &page[..]);
-            if old != new {
+        for (number, old) in touched.pages {
+            let old = old.filter(|_| number as usize <= touched.page_count);
+            let new = state.page(number).map(|page| &page[..]);
+            if old != new && number as usize <= count {
                 changes.pages.push((number, old, new));
             }
         }
         changes
     }
+
+    /// What would make the committed state of this one again, and its alarms. `None` if everything was
+    /// thrown away.
+    pub(crate) fn changes_back(&self) -> Option<(Changes<'_>, &[Alarm])> {
+        let touched = self.touched()?;
+        let state = &self.state;
+        let alarms = touched.alarms.unwrap_or(&state.alarms);
+        let mut changes = Changes {
+            alarms: *alarms != state.alarms,
+            page_count: (touched.page_count != state.pages.len()).then_some(touched.page_count),
+            ..Changes::default()
+        };
+        for (key, old) in touched.kv {
+            if old != state.kv.get(key).map(Vec::as_slice) {
+                changes.kv.push((key, old));
+            }
+        }
+        for (number, old) in touched.pages {
+            let new = state.page(number).map(|page| &page[..]);
+            if old != new && number as usize <= touched.page_count {
+                changes.pages.push((number, new, old));
+            }
+        }
+        Some((changes, alarms))
+    }
+
+    /// What the transaction has touched, as it was committed: the oldest note on each thing tells. `None` if
+    /// everything was thrown away.
+    fn touched(&self) -> Option<Touched<'_>> {
+        let mut touched = Touched {
+            page_count: self.state.pages.len(),
+            ..Touched::default()
+        };
+        // Backwards, so that older notes overwrite younger ones; the page count is followed along.
+        for undo in self.undo.iter().rev() {
+            match undo {
+                Undo::Kv { key, old } => drop(touched.kv.insert(key, old.as_deref())),
+                Undo::Page { number, old } => {
+                    touched.pages.insert(*number, old.as_deref());
+                }
+                Undo::Grown { count } => touched.page_count = *count,
+                Undo::Truncated { pages: gone } => {
+                    let first = touched.page_count as u32 + 1;
+                    touched
+                        .pages
+                        .extend((first..).zip(gone.iter().map(Option::as_deref)));
+                    touched.page_count += gone.len();
+                }
+                Undo::Alarms { old } => touched.alarms = Some(old),
+                Undo::Cleared { .. } => return None,
+            }
+        }
+        Some(touched)
+    }
+}
+
+/// What a transaction has touched, as it was committed.
+#[derive(Default)]
+struct Touched<'a> {
+    kv: BTreeMap<&'a [u8], Option<&'a [u8]>>,
+    pages: BTreeMap<u32, Option<&'a [u8]>>,
+    page_count: usize,
+    alarms: Option<&'a Vec<Alarm>>,
 }

@@ -58,6 +58,20 @@ pub struct SegmentStats {
     pub live_bytes: u64,
 }
 
+/// History on the disk, and in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryStats {
+    /// Files.
+    pub tables: usize,
+    /// What they take, in bytes.
+    pub table_bytes: u64,
+    /// Entries in them: one for each commit, and one for each block of a big object that one changed.
+    pub entries: u64,
+    /// What is in memory: entries that no table has yet, and what is known of the tables.
+    pub memory_bytes: usize,
+}
+
 /// Counters since the store was opened, and sizes now. All sizes are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,6 +105,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Everything else in these segments: what compaction could give back.
     pub dead_bytes: u64,
+    /// What objects were.
+    pub history: HistoryStats,
     /// All segments in use, oldest first.
     pub segments: Vec<SegmentStats>,
     /// All compression dictionaries, oldest first.
@@ -130,6 +146,7 @@ impl Engine {
             moved_bytes: count(&inner.counters.moved_bytes),
             live_bytes,
             dead_bytes: settled_bytes.saturating_sub(live_bytes),
+            history: inner.history.stats(),
             segments: inner.segment_stats(),
             dictionaries: inner.dictionaries.stats(),
         }

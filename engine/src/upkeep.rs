@@ -130,6 +130,7 @@ impl Inner {
     /// Compacts until not much is dead any more, if much is.
     pub(crate) fn compact_if_due(&self) -> Result<()> {
         self.log.writable()?;
+        self.merge_history()?;
         if self.has_retired_leaves() {
             let _one_at_a_time = self.compactor.lock();
             self.forget_leaves()?;

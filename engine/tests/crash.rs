@@ -20,7 +20,7 @@ const SUITE: Suite = Suite {
         Ok(())
     },
     exhaustive: 40,
-    sample: 16,
+    sample: 40,
 };
 
 #[test]

@@ -146,6 +146,16 @@ fn manifest(fields: &mut Fields<'_>) {
     for _ in 0..fields.varint("free slots") {
         fields.varint("free slot");
     }
+    fields.varint("history: position of the log up to which it is in tables");
+    fields.varint("history: complete since, ms");
+    let classes = fields.varint("history: classes of which something is said");
+    assert_eq!(classes, 0, "the example has none");
+    fields.varint("history: next table");
+    for _ in 0..fields.varint("history: tables") {
+        fields.varint("number of a table");
+        fields.varint("for how long its classes keep history, s");
+        fields.varint("its newest commit, ms");
+    }
     assert_eq!(fields.at, fields.bytes.len());
 }
 

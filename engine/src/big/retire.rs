@@ -58,9 +58,17 @@ impl Inner {
     /// Gives the slots of retired leaves back. Only compaction does this, so that none of its own changes
     /// comes after.
     pub(crate) fn forget_leaves(&self) -> Result<()> {
-        let slots: Vec<_> = std::mem::take(&mut *self.retired.slots.lock())
-            .into_iter()
-            .collect();
+        let retired = std::mem::take(&mut *self.retired.slots.lock());
+        let mut slots = Vec::new();
+        for slot in retired {
+            if self.dead_leaf(slot)?.is_some() {
+                slots.push(slot);
+            }
+        }
+        if !slots.is_empty() {
+            // History reads them when it comes to the commit that ended their map.
+            self.checkpoint(false)?;
+        }
         let mut last: Option<Ticket> = None;
         for slots in slots.chunks(LEAVES_MAX) {
             last = self.forget_some_leaves(slots)?.or(last);

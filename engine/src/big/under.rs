@@ -11,6 +11,7 @@ use super::records::Map;
 use super::stage::Landing;
 use crate::engine::Inner;
 use crate::error::Result;
+use crate::history::PastView;
 use crate::id::Slot;
 use crate::slots::Place;
 
@@ -67,6 +68,8 @@ pub(crate) struct Under {
     pub(crate) head_has_items: bool,
     /// Commits that were not durable yet, with their blocks.
     pub(crate) in_flight: Vec<(Ticket, Vec<BlockId>)>,
+    /// Set if these are the blocks of the object as it was.
+    pub(crate) past: Option<Arc<PastView>>,
 }
 
 impl Default for Under {
@@ -80,6 +83,7 @@ impl Default for Under {
             cut: u32::MAX,
             head_has_items: false,
             in_flight: Vec::new(),
+            past: None,
         }
     }
 }
@@ -110,6 +114,9 @@ impl Under {
 
     /// The committed content of a block.
     pub(crate) fn block(&self, engine: &Inner, id: BlockId) -> Result<Option<Arc<[u8]>>> {
+        if let Some(past) = &self.past {
+            return past.block(engine, id);
+        }
         let Some(tree) = self.tree else {
             return Ok(None);
         };

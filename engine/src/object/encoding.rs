@@ -26,6 +26,7 @@ impl Object {
 
     pub(super) fn check_writable(&self) -> Result<()> {
         match self.engine.read_only {
+            _ if self.is_past => Err(Error::Past { id: self.id }),
             true => Err(dovehouse_wal::Error::ReadOnly.into()),
             false => Ok(()),
         }

@@ -33,10 +33,12 @@ impl Object {
                 }
                 Ok(())
             }
-            Content::Big(big) => match big.is_over_budget() && !self.engine.read_only {
-                true => self.spill(),
-                false => Ok(()),
-            },
+            Content::Big(big) => {
+                match big.is_over_budget() && !self.engine.read_only && !self.is_past {
+                    true => self.spill(),
+                    false => Ok(()),
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod big;
 pub(crate) mod harness;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,269 @@
+//! From memory to tables, and out of them: with each checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use dovehouse_wal::bytes::{Put, Reader};
+use dovehouse_wal::fs::Fs;
+use dovehouse_wal::{Access, Lsn};
+use parking_lot::{Mutex, RwLock};
+
+use super::History;
+use super::read::Subject;
+use super::retention::{Kept, Retention};
+use super::scan::{Known, Scan};
+use super::tables::{Facts, Listing, Tables};
+use crate::engine::Inner;
+use crate::error::{Error, Result};
+use crate::id::Slot;
+use crate::slots::Entry;
+use crate::stats::HistoryStats;
+
+/// A wall clock that goes forward by more than this, beyond the time that has passed, is not believed.
+const JUMP_MS: u64 = 60 * 60 * 1000;
+
+/// Tables of classes that keep history for the same time are of one group: that time in seconds.
+fn group(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+fn group_ms(group: u32) -> u64 {
+    match group {
+        u32::MAX => u64::MAX,
+        group => u64::from(group) * 1000,
+    }
+}
+
+/// How history is opened.
+pub(crate) struct Start<'a> {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) store_id: u128,
+    pub(crate) access: Access,
+    pub(crate) default: Retention,
+    pub(crate) memory_bytes: usize,
+    /// What the manifest says of it; nothing in a store of an earlier version, or a new one.
+    pub(crate) payload: &'a [u8],
+    /// The end of the log, and the time of its last batch; 0 in a new store.
+    pub(crate) end: Lsn,
+    pub(crate) last_ms: u64,
+}
+
+impl History {
+    pub(crate) fn open(start: Start<'_>) -> Result<Self> {
+        let malformed = || Error::damaged("the manifest", "a field of the history ends early");
+        let mut reader = Reader::new(start.payload);
+        let (resume_at, kept, named) = if start.payload.is_empty() {
+            // What was committed before has no history.
+            let kept = Kept::new(start.default, start.last_ms);
+            (start.end, kept, Listing::default())
+        } else {
+            let resume_at = reader.varint().map(Lsn::from_u64).ok_or_else(malformed)?;
+            let kept = Kept::decode(start.default, &mut reader).ok_or_else(malformed)?;
+            let named = Listing::decode(&mut reader).ok_or_else(malformed)?;
+            (resume_at, kept, named)
+        };
+        let clock = (start.fs.now_ms(), start.fs.elapsed_us());
+        let tables = Tables::open(start.fs, start.dir, start.store_id, start.access, &named)?;
+        let scan = Scan {
+            position: resume_at,
+            known: Known::new(start.memory_bytes / 2),
+            ..Scan::default()
+        };
+        Ok(History {
+            scan: Mutex::new(scan),
+            recent: RwLock::default(),
+            recent_bytes: AtomicUsize::new(0),
+            recent_bytes_max: start.memory_bytes / 2,
+            tables,
+            kept: RwLock::new(kept),
+            resume_at: Mutex::new(resume_at),
+            clock: Mutex::new(clock),
+            clock_jumped: AtomicBool::new(false),
+        })
+    }
+
+    /// What the manifest says of it. Tables that it names no more may be removed once it is durable.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        // Before the tables: these may have more than what a scan from there finds again.
+        out.put_varint(self.resume_at.lock().as_u64());
+        self.kept.read().encode(out);
+        self.tables.encode(out);
+    }
+
+    /// A manifest that was encoded before is durable.
+    pub(crate) fn checkpointed(&self) {
+        // One that cannot be removed now is removed the next time.
+        let _ = self.tables.remove_dropped();
+    }
+
+    /// Where a scan after a crash would begin: what commits before it replaced may be freed.
+    pub(crate) fn freed_to(&self) -> Lsn {
+        *self.resume_at.lock()
+    }
+
+    /// Writes what is in memory into tables: one for each time for which classes keep it, so that each can
+    /// be let go of as a whole.
+    fn flush(&self, scan: &Scan) -> Result<()> {
+        let mut groups: BTreeMap<u64, Facts> = BTreeMap::new();
+        {
+            let recent = self.recent.read();
+            for entry in recent.values() {
+                let ms = self.retention(entry.class).ms();
+                let facts = groups.entry(ms).or_insert_with(|| Facts {
+                    group: group(ms),
+                    classes: BTreeSet::new(),
+                    first_ms: u64::MAX,
+                    last_ms: 0,
+                });
+                facts.classes.insert(entry.class);
+                facts.first_ms = facts.first_ms.min(entry.time_ms);
+                facts.last_ms = facts.last_ms.max(entry.time_ms);
+            }
+            for (ms, facts) in groups.into_iter().filter(|(ms, _)| *ms > 0) {
+                let ours = recent
+                    .iter()
+                    .filter(|(_, entry)| self.retention(entry.class).ms() == ms)
+                    .map(|(key, entry)| Ok((*key, entry.value.clone())));
+                self.tables.add(facts, ours)?;
+            }
+        }
+        self.forget_recent();
+        let resume_at = scan.resume_at();
+        *self.resume_at.lock() = resume_at;
+        Ok(())
+    }
+
+    /// Lets tables go whose classes keep nothing so old.
+    fn expire(&self, fs: &dyn Fs) {
+        let now = (fs.now_ms(), fs.elapsed_us());
+        let then = std::mem::replace(&mut *self.clock.lock(), now);
+        let passed_ms = now.1.saturating_sub(then.1) / 1000;
+        if now.0.saturating_sub(then.0) > passed_ms + JUMP_MS {
+            self.clock_jumped.store(true, Ordering::Relaxed);
+        }
+        if self.clock_jumped.load(Ordering::Relaxed) {
+            return;
+        }
+        let kept = self.kept.read().clone();
+        self.drop_where(|facts| {
+            let of_classes = facts
+                .classes
+                .iter()
+                .map(|class| kept.retention(*class).ms());
+            // Of one that cannot be read the classes are not known.
+            let ms = of_classes.max().unwrap_or(group_ms(facts.group));
+            facts.last_ms.saturating_add(ms) <= now.0
+        });
+    }
+
+    /// The disk has no room: the oldest table goes. Returns whether there was one.
+    fn drop_oldest(&self) -> bool {
+        let mut is_first = true;
+        self.drop_where(|_| std::mem::replace(&mut is_first, false))
+    }
+
+    fn drop_where(&self, is_over: impl FnMut(&Facts) -> bool) -> bool {
+        let dropped = self.tables.drop_where(is_over);
+        let mut kept = self.kept.write();
+        for facts in &dropped {
+            match facts.classes.is_empty() {
+                true => kept.let_all_go(facts.last_ms),
+                false => facts
+                    .classes
+                    .iter()
+                    .for_each(|class| kept.let_go(*class, facts.last_ms)),
+            }
+        }
+        !dropped.is_empty()
+    }
+
+    pub(crate) fn stats(&self) -> HistoryStats {
+        let mut stats = HistoryStats {
+            memory_bytes: self.recent_bytes.load(Ordering::Relaxed),
+            ..HistoryStats::default()
+        };
+        for table in self
+            .tables
+            .members()
+            .iter()
+            .flat_map(|member| &member.table)
+        {
+            stats.tables += 1;
+            stats.table_bytes += table.bytes;
+            stats.entries += table.entries;
+            stats.memory_bytes += table.memory_bytes();
+        }
+        stats
+    }
+
+    fn forget_recent(&self) {
+        // Only the scan adds to it, and that waits.
+        self.recent.write().clear();
+        self.recent_bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    /// Brings history into tables up to the durable end of the log, and lets go of what is too old.
+    pub(crate) fn keep_history(&self) -> Result<()> {
+        self.follow_log()?;
+        let scan = self.history.scan.lock();
+        self.flush_history(&scan, 0)?;
+        drop(scan);
+        self.history.expire(&*self.fs);
+        Ok(())
+    }
+
+    /// Whether history has something of the object in a slot, which keeps its id and its slot from others.
+    pub(crate) fn has_past(&self, slot: Slot, entry: &Entry) -> Result<bool> {
+        let of = Subject {
+            slot,
+            generation: entry.generation,
+        };
+        Ok(self.history.keeps(entry.class) && self.history.has(of)?)
+    }
+
+    /// Merges tables as long as that is worth it, a few at most. The next checkpoint names the outcome.
+    pub(crate) fn merge_history(&self) -> Result<()> {
+        const AT_A_TIME: usize = 4;
+        for _ in 0..AT_A_TIME {
+            match self.history.tables.merge_one(self.fs.now_ms(), |_, _| true) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // It can wait until there is room.
+                Err(error) if error.is_full() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_history_if_full(&self, scan: &Scan) -> Result<()> {
+        let (history, max) = (&self.history, self.history.recent_bytes_max);
+        match history.recent_bytes.load(Ordering::Relaxed) > max {
+            true => self.flush_history(scan, 2 * max),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what is in memory. On a full disk commits matter more than what was: the oldest history goes, and
+    /// the newest, if it takes more memory than `memory_bytes` and there is none that is older.
+    fn flush_history(&self, scan: &Scan, memory_bytes: usize) -> Result<()> {
+        let history = &self.history;
+        match history.flush(scan) {
+            Err(error) if error.is_full() => {
+                let too_much = history.recent_bytes.load(Ordering::Relaxed) > memory_bytes;
+                if !history.drop_oldest() && too_much {
+                    history.lose_all(self.log.last_time_ms());
+                    history.forget_recent();
+                    *history.resume_at.lock() = scan.resume_at();
+                }
+                Ok(())
+            }
+            flushed => flushed,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! For how long a class keeps the history of its objects.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dovehouse_wal::bytes::{Put, Reader};
+
+use super::History;
+use crate::id::ClassId;
+
+/// For how long superseded states are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Not at all.
+    Off,
+    /// At least so long; in whole milliseconds.
+    For(Duration),
+    /// As long as the store lives.
+    Forever,
+}
+
+impl Retention {
+    /// Thirty days: what a class keeps unless something else was said.
+    pub const DEFAULT: Retention = Retention::For(Duration::from_secs(30 * 24 * 60 * 60));
+
+    /// In milliseconds; 0 is not at all, and the largest number forever.
+    pub(crate) fn ms(self) -> u64 {
+        match self {
+            Retention::Off => 0,
+            Retention::For(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            Retention::Forever => u64::MAX,
+        }
+    }
+
+    pub(crate) fn from_ms(ms: u64) -> Self {
+        match ms {
+            0 => Retention::Off,
+            u64::MAX => Retention::Forever,
+            ms => Retention::For(Duration::from_millis(ms)),
+        }
+    }
+}
+
+/// What is kept of all classes.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// Of a class of which nothing else was said.
+    default: Retention,
+    /// Of commits after this nothing was let go of.
+    since_ms: u64,
+    classes: BTreeMap<ClassId, ClassKept>,
+}
+
+/// What is kept of a class.
+#[derive(Clone, Copy, Debug)]
+struct ClassKept {
+    /// If something was said of it.
+    retention: Option<Retention>,
+    since_ms: u64,
+}
+
+impl Kept {
+    pub(super) fn new(default: Retention, since_ms: u64) -> Self {
+        Kept {
+            default,
+            since_ms,
+            classes: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn retention(&self, class: ClassId) -> Retention {
+        let said = self.classes.get(&class).and_then(|kept| kept.retention);
+        said.unwrap_or(self.default)
+    }
+
+    pub(super) fn keeps_any(&self) -> bool {
+        let said = |kept: &ClassKept| kept.retention.is_some_and(|said| said != Retention::Off);
+        self.default != Retention::Off || self.classes.values().any(said)
+    }
+
+    fn complete_since(&self, class: ClassId) -> u64 {
+        let of_class = self.classes.get(&class).map_or(0, |kept| kept.since_ms);
+        self.since_ms.max(of_class)
+    }
+
+    fn class(&mut self, class: ClassId) -> &mut ClassKept {
+        self.classes.entry(class).or_insert(ClassKept {
+            retention: None,
+            since_ms: 0,
+        })
+    }
+
+    /// What a class's history had of commits until then is gone.
+    pub(super) fn let_go(&mut self, class: ClassId, until_ms: u64) {
+        let kept = self.class(class);
+        kept.since_ms = kept.since_ms.max(until_ms);
+    }
+
+    pub(super) fn let_all_go(&mut self, until_ms: u64) {
+        self.since_ms = self.since_ms.max(until_ms);
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.since_ms);
+        out.put_varint(self.classes.len() as u64);
+        for (class, kept) in &self.classes {
+            out.put_varint(u64::from(class.0));
+            out.put_varint(kept.since_ms);
+            out.push(u8::from(kept.retention.is_some()));
+            if let Some(retention) = kept.retention {
+                out.put_varint(retention.ms());
+            }
+        }
+    }
+
+    pub(super) fn decode(default: Retention, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut kept = Kept::new(default, reader.varint()?);
+        for _ in 0..reader.length()? {
+            let class = ClassId(u16::try_from(reader.varint()?).ok()?);
+            let since_ms = reader.varint()?;
+            let retention = match reader.u8()? {
+                0 => None,
+                1 => Some(Retention::from_ms(reader.varint()?)),
+                _ => return None,
+            };
+            let of_class = ClassKept {
+                retention,
+                since_ms,
+            };
+            kept.classes.insert(class, of_class);
+        }
+        Some(kept)
+    }
+}
+
+impl History {
+    pub(crate) fn retention(&self, class: ClassId) -> Retention {
+        self.kept.read().retention(class)
+    }
+
+    pub(crate) fn set_retention(&self, class: ClassId, retention: Retention, now_ms: u64) {
+        let mut kept = self.kept.write();
+        let before = kept.retention(class);
+        kept.class(class).retention = Some(retention);
+        if before == Retention::Off || retention == Retention::Off {
+            kept.let_go(class, now_ms);
+        }
+    }
+
+    /// Whether anything of a class is kept.
+    pub(crate) fn keeps(&self, class: ClassId) -> bool {
+        self.retention(class) != Retention::Off
+    }
+
+    pub(super) fn keeps_any(&self) -> bool {
+        self.kept.read().keeps_any()
+    }
+
+    /// Of a class's commits after this nothing was let go of.
+    pub(super) fn complete_since(&self, class: ClassId) -> u64 {
+        self.kept.read().complete_since(class)
+    }
+
+    /// Whether what was before a commit of this time is there.
+    pub(super) fn is_complete_since(&self, class: ClassId, time_ms: u64) -> bool {
+        self.keeps(class) && time_ms > self.complete_since(class)
+    }
+
+    /// Commits until then cannot be undone any more, of any class.
+    pub(super) fn lose_all(&self, until_ms: u64) {
+        self.kept.write().let_all_go(until_ms);
+    }
+}

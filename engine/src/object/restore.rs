@@ -1,0 +1,185 @@
+//! Restoring an object to what it was, and making another of it.
+
+use std::collections::BTreeSet;
+
+use dovehouse_wal::Ticket;
+
+use super::{Content, Object};
+use crate::big::{BlockId, KeysRoot};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::history::{Bookmark, PastView, Subject};
+use crate::id::ObjectId;
+use crate::kv::List;
+use crate::load::LoadedState;
+use crate::state::State;
+
+impl Object {
+    /// Commits the open transaction, and gives the bookmark of what the object is then. It may be asked for
+    /// before the commit is durable, and used once it is.
+    ///
+    /// Fails with [`Error::NoObject`] for an object that was never committed, besides what [`Object::commit`]
+    /// fails with.
+    pub fn bookmark(&mut self) -> Result<Bookmark> {
+        self.commit()?;
+        let Some(cell) = &self.cell else {
+            return Err(Error::NoObject { id: self.id });
+        };
+        let of = Subject {
+            slot: cell.slot,
+            generation: self.head.generation,
+        };
+        Ok(self.engine.bookmark_of(&self.id, of, self.head.seq))
+    }
+
+    /// Makes the object what it was at a bookmark, keys and pages, in the open transaction: committing it is the
+    /// restore, one commit, which can be undone in the same way. Alarms stay as they are now, unless
+    /// `with_alarms` is set. A database that is open on the object must be closed before.
+    ///
+    /// Reads and writes what has changed since; of a big object that was thrown away meanwhile, or has been a
+    /// tiny one, all that there was.
+    ///
+    /// Fails with [`Error::OpenTransaction`] if something was changed since the last commit, with
+    /// [`Error::WrongBookmark`] or [`Error::NotAvailable`], and as [`Object::put`] does; roll back then.
+    pub fn restore(&mut self, bookmark: &Bookmark, with_alarms: bool) -> Result<()> {
+        if self.is_touched() {
+            return Err(Error::OpenTransaction);
+        }
+        self.check_writable()?;
+        if let Some(ticket) = self.last_ticket() {
+            ticket.wait()?;
+        }
+        let (point, state) = self.engine.past(&self.id, bookmark)?;
+        let engine = self.engine.clone();
+        match (&mut self.content, state) {
+            (Content::Tiny(_), LoadedState::Tiny(state)) => self.restore_tiny(&state)?,
+            (Content::Big(big), LoadedState::Big(past)) => {
+                let view = past.under.past.clone().expect("it is of the past");
+                let is_same_map = big.tree_id() == Some(view.tree()) && !view.has_ended();
+                if is_same_map {
+                    let (root, page_count) = (past.root, past.page_count);
+                    let changed = big.blocks_since(&view)?;
+                    self.restore_blocks(&view, changed, root, page_count)?;
+                    if with_alarms {
+                        self.set_alarms(past.alarms);
+                    }
+                    return Ok(());
+                }
+                let past = Object::past(
+                    engine,
+                    self.class,
+                    self.id,
+                    LoadedState::Big(past),
+                    point.seq,
+                );
+                self.restore_all(&past)?;
+            }
+            (_, state) => {
+                let past = Object::past(engine, self.class, self.id, state, point.seq);
+                self.restore_all(&past)?;
+            }
+        }
+        if with_alarms {
+            let past = self.engine.past(&self.id, bookmark)?.1;
+            self.set_alarms(past.into_alarms());
+        }
+        Ok(())
+    }
+
+    fn restore_tiny(&mut self, past: &State) -> Result<()> {
+        let Content::Tiny(working) = &self.content else {
+            return Ok(());
+        };
+        let now = working.state().clone();
+        let changes = now.changes_to(past);
+        for (key, value) in changes.kv {
+            match value {
+                Some(value) => self.put(key, value)?,
+                None => drop(self.delete(key)?),
+            }
+        }
+        if let Content::Tiny(working) = &mut self.content {
+            self.touched += 1;
+            working.set_page_count(past.pages.len());
+            for (number, _, new) in changes.pages {
+                working.write_page(number, new.map(Into::into));
+            }
+        }
+        self.keep_budget()
+    }
+
+    fn restore_blocks(
+        &mut self,
+        view: &PastView,
+        changed: BTreeSet<BlockId>,
+        root: KeysRoot,
+        page_count: u32,
+    ) -> Result<()> {
+        self.touched += 1;
+        let engine = self.engine.clone();
+        let Content::Big(big) = &mut self.content else {
+            return Ok(());
+        };
+        big.begin_restore(root, page_count);
+        for id in changed {
+            let then = view.block(&engine, id)?;
+            let Content::Big(big) = &mut self.content else {
+                return Ok(());
+            };
+            if big.restore_block(id, then)? {
+                self.keep_budget()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws everything away and copies what was.
+    fn restore_all(&mut self, past: &Object) -> Result<()> {
+        self.clear(true);
+        self.copy_from(past)
+    }
+
+    fn copy_from(&mut self, past: &Object) -> Result<()> {
+        for listed in past.list(&List::all()) {
+            let (key, value) = listed?;
+            self.put(&key, &value)?;
+        }
+        for number in 1..=past.page_count() {
+            match past.page(number)? {
+                Some(page) => self.write_page(number, &page)?,
+                // The last page tells how many there are.
+                None if number == past.page_count() => {
+                    self.write_page(number, &[0; crate::PAGE_BYTES])?
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Makes another object of what one was at a bookmark: keys, pages, and alarms too if `with_alarms` is set.
+    /// One commit. The new one is of the same class, must have no state, and has a history of its own.
+    ///
+    /// Fails with [`Error::NotEmpty`] if the object is there already; otherwise as [`Engine::past`] and
+    /// [`Object::commit`] do.
+    pub fn fork(
+        &self,
+        id: &ObjectId,
+        bookmark: &Bookmark,
+        to: ObjectId,
+        with_alarms: bool,
+    ) -> Result<Option<Ticket>> {
+        let past = self.past(id, bookmark)?;
+        let mut fork = self.wake(past.class(), to)?;
+        if !fork.is_empty() {
+            return Err(Error::NotEmpty { id: to });
+        }
+        fork.copy_from(&past)?;
+        if with_alarms {
+            fork.set_alarms(past.alarms().to_vec());
+        }
+        fork.commit()
+    }
+}

@@ -1,0 +1,270 @@
+//! Every commit of random histories can be had again: through crashes, compaction, erasing, forms that change, and
+//! clocks that jump.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dovehouse_engine::wal::sim::{SimFs, for_each_seed};
+use dovehouse_engine::{Bookmark, Builder, ClassId, Engine, Error, Object, Retention, Teeth};
+use parking_lot::Mutex;
+
+mod common;
+
+use common::{Model, id};
+
+/// What is acknowledged of an object: its states by the number of the commit, with the times.
+#[derive(Clone, Default)]
+struct Past {
+    states: BTreeMap<u64, (Model, u64, Bookmark)>,
+}
+
+impl Past {
+    fn at(&self, seq: u64) -> Model {
+        let before = self.states.range(..=seq).next_back();
+        before.map_or_else(Model::default, |(_, (model, ..))| model.clone())
+    }
+
+    fn at_time(&self, time_ms: u64) -> Model {
+        let mut before = self
+            .states
+            .values()
+            .filter(|(_, at_ms, _)| *at_ms <= time_ms);
+        before
+            .next_back()
+            .map_or_else(Model::default, |(model, ..)| model.clone())
+    }
+}
+
+type Pasts = Vec<Past>;
+type Change = fn(&mut Object, &mut Model, &mut fastrand::Rng);
+
+#[derive(Clone, Copy)]
+struct Suite {
+    builder: fn(&SimFs) -> Builder,
+    change: Change,
+    steps: usize,
+    objects: u8,
+    /// One operation in so many is crashed at.
+    sample: u16,
+}
+
+fn open(suite: Suite, fs: &SimFs) -> (Engine, ClassId) {
+    let engine = (suite.builder)(fs).open().unwrap();
+    let class = engine.class("Room").unwrap();
+    (engine, class)
+}
+
+/// That the engine has all of these states, by bookmark and by time.
+fn check(engine: &Engine, pasts: &Pasts) -> Result<(), String> {
+    for (number, past) in pasts.iter().enumerate() {
+        let id = id(number as u8);
+        if past.states.is_empty() {
+            continue;
+        }
+        let told = |what: String| move |error: Error| format!("object {number}, {what}: {error}");
+        for (seq, (model, time_ms, bookmark)) in &past.states {
+            let object = engine
+                .past(&id, bookmark)
+                .map_err(told(format!("commit {seq}")))?;
+            if Model::of(&object) != *model {
+                return Err(format!(
+                    "object {number} at commit {seq} was {model:?}, not {:?}",
+                    Model::of(&object)
+                ));
+            }
+            for time_ms in [time_ms - 1, *time_ms, time_ms + 1] {
+                let found = match engine.bookmark_at(&id, time_ms) {
+                    // The clock was set back since.
+                    Err(Error::NotAvailable { .. }) if time_ms > engine.now_ms() => continue,
+                    found => found.map_err(told(format!("at {time_ms}")))?,
+                };
+                if past.at(found.seq()) != past.at_time(time_ms) {
+                    let listed: Vec<_> = engine
+                        .history(&id)
+                        .unwrap()
+                        .map(|moment| {
+                            moment
+                                .map(|moment| (moment.bookmark.seq(), moment.time_ms))
+                                .unwrap()
+                        })
+                        .collect();
+                    let told: Vec<_> = past
+                        .states
+                        .iter()
+                        .map(|(seq, (_, ms, _))| (seq, ms))
+                        .collect();
+                    return Err(format!(
+                        "object {number} at {time_ms} ms: commit {} of {listed:?}, known {told:?}",
+                        found.seq()
+                    ));
+                }
+            }
+        }
+        let mut seq = 0;
+        for moment in engine.history(&id).map_err(told("history".into()))? {
+            let moment = moment.map_err(told("history".into()))?;
+            seq += 1;
+            if moment.bookmark.seq() != seq {
+                return Err(format!("object {number}: commit {seq} is missing"));
+            }
+        }
+        let newest = past.states.last_key_value().map_or(0, |(seq, _)| *seq);
+        if seq < newest {
+            return Err(format!(
+                "object {number}: history ends at {seq} of {newest}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn run(suite: Suite, seed: u64) -> Result<(), String> {
+    let mut fs = SimFs::new(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let pasts: Arc<Mutex<Pasts>> =
+        Arc::new(Mutex::new(vec![Past::default(); suite.objects.into()]));
+    let failure: Arc<Mutex<Option<String>>> = Arc::default();
+    let hook = |fs: &SimFs, mut sampler: fastrand::Rng| {
+        let (note, held) = (failure.clone(), pasts.clone());
+        fs.on_operation(move |image| {
+            if note.lock().is_none() && sampler.u16(0..suite.sample) == 0 {
+                let disk = match sampler.bool() {
+                    true => image.process_death(),
+                    false => image.power_loss(),
+                };
+                let (engine, _) = open(suite, &disk);
+                let known = held.lock().clone();
+                let outcome = check(&engine, &known);
+                if let Err(error) = outcome {
+                    *note.lock() = Some(format!("after a crash: {error}"));
+                }
+            }
+        });
+    };
+    hook(&fs, rng.fork());
+    let (mut engine, mut class) = open(suite, &fs);
+    let mut log_ms = fs_now(&fs);
+    for _ in 0..rng.usize(5..suite.steps) {
+        let number = rng.usize(0..usize::from(suite.objects));
+        let mut object = engine.wake(class, id(number as u8)).unwrap();
+        for _ in 0..rng.usize(1..6) {
+            let now_ms = fs_now(&fs);
+            if rng.u8(0..8) == 0 {
+                // A year back or forth.
+                fs.set_now_ms(rng.u64(1_670_000_000_000..1_730_000_000_000));
+            } else {
+                fs.advance(rng.u64(0..3));
+            }
+            let past = pasts.lock()[number].clone();
+            let mut model = Model::of(&object);
+            match rng.u8(0..8) {
+                0 if !past.states.is_empty() => {
+                    let chosen = rng.usize(0..past.states.len());
+                    let (then, _, bookmark) = past.states.values().nth(chosen).unwrap();
+                    let with_alarms = rng.bool();
+                    object
+                        .restore(bookmark, with_alarms)
+                        .map_err(|error| format!("restore: {error}"))?;
+                    let alarms = match with_alarms {
+                        true => then.alarms.clone(),
+                        false => model.alarms,
+                    };
+                    model = Model {
+                        alarms,
+                        ..then.clone()
+                    };
+                }
+                _ => (suite.change)(&mut object, &mut model, &mut rng),
+            }
+            let before = object.seq();
+            match object.commit().unwrap() {
+                Some(ticket) => {
+                    ticket.wait().unwrap();
+                    log_ms = fs_now(&fs).max(log_ms);
+                }
+                // The log has not seen this time.
+                None => fs.set_now_ms(now_ms),
+            }
+            if Model::of(&object) != model {
+                return Err(format!("object {number} is not what was committed"));
+            }
+            if object.seq() > before {
+                let bookmark = object.bookmark().unwrap();
+                let text = bookmark.to_string();
+                let state = (model, log_ms, text.parse().unwrap());
+                pasts.lock()[number].states.insert(object.seq(), state);
+            }
+        }
+        drop(object);
+        match rng.u8(0..12) {
+            0 => drop(engine.checkpoint().unwrap()),
+            1 => drop(engine.compact().unwrap()),
+            2 => engine.keep_up().unwrap(),
+            3 => {
+                fs.clear_hook();
+                drop(engine);
+                fs = if rng.bool() {
+                    fs.process_death()
+                } else {
+                    fs.power_loss()
+                };
+                hook(&fs, rng.fork());
+                (engine, class) = open(suite, &fs);
+            }
+            4 => {
+                let known = pasts.lock().clone();
+                check(&engine, &known)?;
+            }
+            _ => {}
+        }
+        if let Some(error) = failure.lock().take() {
+            return Err(error);
+        }
+    }
+    let known = pasts.lock().clone();
+    check(&engine, &known)
+}
+
+fn fs_now(fs: &SimFs) -> u64 {
+    dovehouse_engine::wal::fs::Fs::now_ms(fs)
+}
+
+const TINY: Suite = Suite {
+    builder: |fs| common::builder(fs, Teeth::default()).retention(Retention::Forever),
+    change: common::transaction,
+    steps: 60,
+    objects: 3,
+    sample: 200,
+};
+
+#[test]
+fn every_commit_of_a_small_object_can_be_had_again() {
+    for_each_seed(60, "-p dovehouse-engine --test history", |seed| {
+        run(TINY, seed)
+    });
+}
+
+/// Little memory and a low limit of tiny objects, so that they cross it.
+const BIG: Suite = Suite {
+    builder: |fs| {
+        common::builder(fs, Teeth::default())
+            .segment_bytes(128 << 10)
+            .open_transaction_bytes(40 << 10)
+            .retention(Retention::Forever)
+    },
+    change: |object, model, rng| {
+        for _ in 0..rng.usize(1..4) {
+            common::big::change(object, model, rng).unwrap();
+        }
+    },
+    steps: 40,
+    objects: 2,
+    sample: 400,
+};
+
+#[test]
+fn every_commit_of_a_big_object_can_be_had_again() {
+    for_each_seed(30, "-p dovehouse-engine --test history", |seed| {
+        run(BIG, seed)
+    });
+}
