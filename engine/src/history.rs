@@ -19,6 +19,7 @@ mod read;
 mod retention;
 mod scan;
 mod tables;
+mod thin;
 mod undo;
 mod value;
 

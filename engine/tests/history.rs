@@ -239,7 +239,7 @@ const TINY: Suite = Suite {
 
 #[test]
 fn every_commit_of_a_small_object_can_be_had_again() {
-    for_each_seed(60, "-p dovehouse-engine --test history", |seed| {
+    for_each_seed(25, "-p dovehouse-engine --test history", |seed| {
         run(TINY, seed)
     });
 }
@@ -264,7 +264,230 @@ const BIG: Suite = Suite {
 
 #[test]
 fn every_commit_of_a_big_object_can_be_had_again() {
-    for_each_seed(30, "-p dovehouse-engine --test history", |seed| {
+    for_each_seed(10, "-p dovehouse-engine --test history", |seed| {
         run(BIG, seed)
     });
+}
+
+fn put(engine: &Engine, class: ClassId, key: &[u8], value: &[u8]) -> Bookmark {
+    let mut object = engine.wake(class, id(0)).unwrap();
+    object.put(key, value).unwrap();
+    common::commit(&mut object);
+    drop(object);
+    // What it wrote to fall asleep is durable when it wakes.
+    drop(engine.wake(class, id(0)).unwrap());
+    engine.bookmark(&id(0)).unwrap()
+}
+
+fn value_at(engine: &Engine, bookmark: &Bookmark) -> Result<Option<Vec<u8>>, Error> {
+    let object = engine.past(&id(0), bookmark)?;
+    Ok(object.get(b"key")?.map(|value| value.into_owned()))
+}
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+
+/// Commits every few seconds for two days and a bit, with checkpoints and merges in between.
+#[test]
+fn thinning_keeps_the_last_state_of_each_minute_and_everything_of_the_last_day() {
+    for (seed, large) in [(1, false), (2, true)] {
+        let fs = SimFs::new(seed);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let open = || common::builder(&fs, Teeth::default()).open().unwrap();
+        let mut engine = open();
+        let class = engine.class("Room").unwrap();
+        engine.set_thinning(class, true).unwrap();
+        fs.set_now_ms((1_700_000_000_000 / DAY_MS + 1) * DAY_MS);
+        let mut states: Vec<(u64, Model, Bookmark)> = Vec::new();
+        let mut object = engine.wake(class, id(0)).unwrap();
+        if large {
+            object.put(b"large", &vec![7; 40_000]).unwrap();
+        }
+        let mut model = Model::of(&object);
+        let steps = if large { 500 } else { 3000 };
+        let advance_ms = 2 * DAY_MS / steps + 4 * MINUTE_MS / steps;
+        for step in 0..steps {
+            // Several in some minutes, none in others.
+            let pause = if step % 40 == 0 {
+                40 * advance_ms - 39 * 7_000
+            } else {
+                7_000
+            };
+            fs.advance(pause);
+            let (key, value) = (vec![b'k', rng.u8(0..9)], vec![rng.u8(..); rng.usize(0..50)]);
+            object.put(&key, &value).unwrap();
+            model.kv.insert(key, value);
+            if let Some(ticket) = object.commit().unwrap() {
+                ticket.wait().unwrap();
+                states.push((fs_now(&fs), model.clone(), object.bookmark().unwrap()));
+            }
+            if step % 400 == 399 {
+                drop(object);
+                engine.keep_up().unwrap();
+                engine.checkpoint().unwrap();
+                if step % 800 == 799 {
+                    drop(engine);
+                    engine = open();
+                }
+                object = engine.wake(class, id(0)).unwrap();
+            }
+        }
+        drop(object);
+        fs.advance(if large { 3 * DAY_MS / 2 } else { DAY_MS / 2 });
+        for _ in 0..4 {
+            engine.keep_up().unwrap();
+            engine.checkpoint().unwrap();
+        }
+        let (mut thinned_out, now_ms) = (0, fs_now(&fs));
+        for (at, (time_ms, model, bookmark)) in states.iter().enumerate() {
+            let next = states.get(at + 1);
+            let is_last = next.is_none_or(|(next, ..)| next / MINUTE_MS > time_ms / MINUTE_MS);
+            let is_recent = time_ms + DAY_MS > now_ms;
+            match engine.past(&id(0), bookmark) {
+                Ok(object) => assert_eq!(Model::of(&object), *model, "seed {seed}, {time_ms}"),
+                // Falling asleep is a commit, too: the same state may have a later one.
+                Err(Error::NotAvailable { .. }) if !is_recent => thinned_out += 1,
+                Err(error) => panic!("seed {seed}, {time_ms}: {error}"),
+            }
+            if is_last {
+                let found = engine.bookmark_at(&id(0), *time_ms).unwrap();
+                assert_eq!(Model::of(&engine.past(&id(0), &found).unwrap()), *model);
+            }
+        }
+        assert!(
+            thinned_out > states.len() / 4,
+            "{thinned_out} of {}",
+            states.len()
+        );
+    }
+}
+
+#[test]
+fn what_is_too_old_is_let_go_of_with_an_error_that_says_what_is_left() {
+    let fs = SimFs::new(3);
+    let hour = std::time::Duration::from_secs(3600);
+    let engine = common::builder(&fs, Teeth::default())
+        .retention(Retention::For(hour))
+        .open()
+        .unwrap();
+    let class = engine.class("Room").unwrap();
+    let first = put(&engine, class, b"key", b"1");
+    let second = put(&engine, class, b"key", b"2");
+    engine.checkpoint().unwrap();
+    // Steps that a clock takes by itself: one that jumps is not believed.
+    for _ in 0..3 {
+        fs.advance(25 * MINUTE_MS);
+        engine.checkpoint().unwrap();
+    }
+    let third = put(&engine, class, b"key", b"3");
+    engine.checkpoint().unwrap();
+    match value_at(&engine, &first) {
+        Err(Error::NotAvailable {
+            first,
+            newest,
+            since_ms,
+            ..
+        }) => {
+            assert!(first > second && first <= third && newest == third);
+            assert!(since_ms.is_some());
+        }
+        found => panic!("{found:?}"),
+    }
+    assert_eq!(
+        value_at(&engine, &second).unwrap().unwrap(),
+        b"2",
+        "it lasted until now"
+    );
+    assert!(matches!(
+        engine.bookmark_at(&id(0), fs_now(&fs) - 70 * MINUTE_MS - 25 * MINUTE_MS),
+        Err(Error::NotAvailable { .. })
+    ));
+    assert_eq!(engine.bookmark_at(&id(0), fs_now(&fs)).unwrap(), third);
+    assert!(matches!(
+        engine.bookmark_at(&id(0), fs_now(&fs) + 1),
+        Err(Error::NotAvailable { .. })
+    ));
+}
+
+#[test]
+fn a_bookmark_of_another_object_or_of_another_life_is_refused() {
+    let fs = SimFs::new(4);
+    let (engine, class) = common::open(&fs);
+    let bookmark = put(&engine, class, b"key", b"1");
+    common::put(&engine, class, 1, b"other");
+    let refused = |engine: &Engine, id| {
+        matches!(
+            engine.past(&id, &bookmark),
+            Err(Error::WrongBookmark { .. })
+        )
+    };
+    assert!(refused(&engine, id(1)));
+    assert!(matches!(
+        engine.past(&id(9), &bookmark),
+        Err(Error::NoObject { .. })
+    ));
+    let mut object = engine.wake(class, id(0)).unwrap();
+    object.clear(false);
+    common::commit(&mut object);
+    drop(object);
+    engine.compact().unwrap();
+    assert_eq!(
+        value_at(&engine, &bookmark).unwrap().unwrap(),
+        b"1",
+        "erased, not forgotten"
+    );
+    put(&engine, class, b"key", b"again");
+    assert_eq!(
+        value_at(&engine, &bookmark).unwrap().unwrap(),
+        b"1",
+        "and made again"
+    );
+    let mut object = engine.wake(class, id(0)).unwrap();
+    object.clear(false);
+    common::commit(&mut object);
+    drop(object);
+    engine.set_retention(class, Retention::Off).unwrap();
+    engine.compact().unwrap();
+    put(&engine, class, b"key", b"another life");
+    assert!(refused(&engine, id(0)));
+}
+
+#[test]
+fn a_past_object_cannot_be_changed_and_a_fork_goes_its_own_way() {
+    let fs = SimFs::new(5);
+    let (engine, class) = common::open(&fs);
+    let first = put(&engine, class, b"key", b"1");
+    let mut past = engine.past(&id(0), &first).unwrap();
+    let second = put(&engine, class, b"key", b"2");
+    past.put(b"key", b"else").unwrap();
+    assert!(matches!(past.commit(), Err(Error::Past { .. })));
+    drop(past);
+    engine
+        .fork(&id(0), &first, id(1), false)
+        .unwrap()
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert!(matches!(
+        engine.fork(&id(0), &first, id(1), false),
+        Err(Error::NotEmpty { .. })
+    ));
+    let value = |number| {
+        let object = engine.wake(class, id(number)).unwrap();
+        object.get(b"key").unwrap().map(|value| value.into_owned())
+    };
+    assert_eq!(
+        (value(0).unwrap(), value(1).unwrap()),
+        (b"2".to_vec(), b"1".to_vec())
+    );
+    assert!(matches!(
+        engine.past(&id(1), &second),
+        Err(Error::WrongBookmark { .. })
+    ));
+    let mut object = engine.wake(class, id(0)).unwrap();
+    object.put(b"key", b"open").unwrap();
+    assert!(matches!(
+        object.restore(&first, false),
+        Err(Error::OpenTransaction)
+    ));
 }

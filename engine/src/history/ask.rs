@@ -39,6 +39,19 @@ impl Engine {
         self.inner.checkpoint(false).map(drop)
     }
 
+    /// Whether the history of a class is thinned out: exact for a day, then the last state of each minute.
+    pub fn thinning(&self, class: ClassId) -> bool {
+        self.inner.history.is_thinned(class)
+    }
+
+    /// Says whether the history of a class is thinned out from now on, durably. What is thinned out stays so: a
+    /// bookmark of a state that is gone fails with [`Error::NotAvailable`], a time leads to the state before it.
+    pub fn set_thinning(&self, class: ClassId, is_thinned: bool) -> Result<()> {
+        self.inner.log.writable()?;
+        self.inner.history.set_thinned(class, is_thinned);
+        self.inner.checkpoint(false).map(drop)
+    }
+
     /// The bookmark of an object's newest durable commit. Fails with [`Error::NoObject`] if there is none.
     pub fn bookmark(&self, id: &ObjectId) -> Result<Bookmark> {
         let point = self.inner.present(id)?;

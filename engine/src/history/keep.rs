@@ -15,6 +15,7 @@ use super::read::Subject;
 use super::retention::{Kept, Retention};
 use super::scan::{Known, Scan};
 use super::tables::{Facts, Listing, Tables};
+use super::thin::Thinned;
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::id::Slot;
@@ -24,15 +25,26 @@ use crate::stats::HistoryStats;
 /// A wall clock that goes forward by more than this, beyond the time that has passed, is not believed.
 const JUMP_MS: u64 = 60 * 60 * 1000;
 
-/// Tables of classes that keep history for the same time are of one group: that time in seconds.
-fn group(ms: u64) -> u32 {
-    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX)
+/// A table of a group with this bit is to be thinned out when it is a day old; with both, it was.
+const TO_BE_THINNED: u32 = 1 << 31;
+const THINNED: u32 = 1 << 30;
+const FOREVER: u32 = THINNED - 1;
+
+/// What is older than this is thinned out, in classes that want it.
+const EXACT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Tables of classes that keep history for the same time are of one group: that time in seconds, and whether
+/// they are thinned out.
+fn group(retention: Retention, is_thinned: bool) -> u32 {
+    let seconds = retention.ms().div_ceil(1000);
+    let thinned = if is_thinned { TO_BE_THINNED } else { 0 };
+    u32::try_from(seconds).unwrap_or(FOREVER).min(FOREVER) | thinned
 }
 
 fn group_ms(group: u32) -> u64 {
-    match group {
-        u32::MAX => u64::MAX,
-        group => u64::from(group) * 1000,
+    match group & FOREVER {
+        FOREVER => u64::MAX,
+        seconds => u64::from(seconds) * 1000,
     }
 }
 
@@ -101,19 +113,31 @@ impl History {
 
     /// Where a scan after a crash would begin: what commits before it replaced may be freed.
     pub(crate) fn freed_to(&self) -> Lsn {
-        *self.resume_at.lock()
+        match self.keeps_any() {
+            true => *self.resume_at.lock(),
+            false => Lsn::from_u64(u64::MAX),
+        }
     }
 
     /// Writes what is in memory into tables: one for each time for which classes keep it, so that each can
     /// be let go of as a whole.
     fn flush(&self, scan: &Scan) -> Result<()> {
-        let mut groups: BTreeMap<u64, Facts> = BTreeMap::new();
+        let group_of = {
+            let kept = self.kept.read().clone();
+            move |class| match kept.retention(class) {
+                Retention::Off => None,
+                retention => Some(group(retention, kept.is_thinned(class))),
+            }
+        };
+        let mut groups: BTreeMap<u32, Facts> = BTreeMap::new();
         {
             let recent = self.recent.read();
             for entry in recent.values() {
-                let ms = self.retention(entry.class).ms();
-                let facts = groups.entry(ms).or_insert_with(|| Facts {
-                    group: group(ms),
+                let Some(group) = group_of(entry.class) else {
+                    continue;
+                };
+                let facts = groups.entry(group).or_insert_with(|| Facts {
+                    group,
                     classes: BTreeSet::new(),
                     first_ms: u64::MAX,
                     last_ms: 0,
@@ -122,10 +146,10 @@ impl History {
                 facts.first_ms = facts.first_ms.min(entry.time_ms);
                 facts.last_ms = facts.last_ms.max(entry.time_ms);
             }
-            for (ms, facts) in groups.into_iter().filter(|(ms, _)| *ms > 0) {
+            for (group, facts) in groups {
                 let ours = recent
                     .iter()
-                    .filter(|(_, entry)| self.retention(entry.class).ms() == ms)
+                    .filter(|(_, entry)| group_of(entry.class) == Some(group))
                     .map(|(key, entry)| Ok((*key, entry.value.clone())));
                 self.tables.add(facts, ours)?;
             }
@@ -180,6 +204,17 @@ impl History {
         !dropped.is_empty()
     }
 
+    fn thin_one(&self, now_ms: u64) -> Result<bool> {
+        self.tables.rewrite_one(
+            |facts| {
+                let is_due = facts.group & (TO_BE_THINNED | THINNED) == TO_BE_THINNED;
+                is_due && facts.last_ms.saturating_add(EXACT_MS) <= now_ms
+            },
+            |facts| facts.group | THINNED,
+            Thinned::new,
+        )
+    }
+
     pub(crate) fn stats(&self) -> HistoryStats {
         let mut stats = HistoryStats {
             memory_bytes: self.recent_bytes.load(Ordering::Relaxed),
@@ -226,11 +261,17 @@ impl Inner {
         Ok(self.history.keeps(entry.class) && self.history.has(of)?)
     }
 
-    /// Merges tables as long as that is worth it, a few at most. The next checkpoint names the outcome.
+    /// Merges tables and thins them out as long as that is worth it, a few at most. The next checkpoint names the
+    /// outcome.
     pub(crate) fn merge_history(&self) -> Result<()> {
         const AT_A_TIME: usize = 4;
+        let now_ms = self.fs.now_ms();
         for _ in 0..AT_A_TIME {
-            match self.history.tables.merge_one(self.fs.now_ms(), |_, _| true) {
+            let merged = match self.history.tables.merge_one(now_ms) {
+                Ok(false) => self.history.thin_one(now_ms),
+                merged => merged,
+            };
+            match merged {
                 Ok(true) => {}
                 Ok(false) => break,
                 // It can wait until there is room.
@@ -244,8 +285,9 @@ impl Inner {
     pub(super) fn flush_history_if_full(&self, scan: &Scan) -> Result<()> {
         let (history, max) = (&self.history, self.history.recent_bytes_max);
         match history.recent_bytes.load(Ordering::Relaxed) > max {
-            true => self.flush_history(scan, 2 * max),
-            false => Ok(()),
+            // Whoever only looks has it in memory.
+            true if !self.read_only => self.flush_history(scan, 2 * max),
+            _ => Ok(()),
         }
     }
 

@@ -56,6 +56,7 @@ pub(super) struct Kept {
 struct ClassKept {
     /// If something was said of it.
     retention: Option<Retention>,
+    is_thinned: bool,
     since_ms: u64,
 }
 
@@ -73,6 +74,10 @@ impl Kept {
         said.unwrap_or(self.default)
     }
 
+    pub(super) fn is_thinned(&self, class: ClassId) -> bool {
+        self.classes.get(&class).is_some_and(|kept| kept.is_thinned)
+    }
+
     pub(super) fn keeps_any(&self) -> bool {
         let said = |kept: &ClassKept| kept.retention.is_some_and(|said| said != Retention::Off);
         self.default != Retention::Off || self.classes.values().any(said)
@@ -86,6 +91,7 @@ impl Kept {
     fn class(&mut self, class: ClassId) -> &mut ClassKept {
         self.classes.entry(class).or_insert(ClassKept {
             retention: None,
+            is_thinned: false,
             since_ms: 0,
         })
     }
@@ -106,7 +112,7 @@ impl Kept {
         for (class, kept) in &self.classes {
             out.put_varint(u64::from(class.0));
             out.put_varint(kept.since_ms);
-            out.push(u8::from(kept.retention.is_some()));
+            out.push(u8::from(kept.retention.is_some()) | u8::from(kept.is_thinned) << 1);
             if let Some(retention) = kept.retention {
                 out.put_varint(retention.ms());
             }
@@ -118,13 +124,14 @@ impl Kept {
         for _ in 0..reader.length()? {
             let class = ClassId(u16::try_from(reader.varint()?).ok()?);
             let since_ms = reader.varint()?;
-            let retention = match reader.u8()? {
+            let flags = reader.u8().filter(|flags| *flags <= 3)?;
+            let retention = match flags & 1 {
                 0 => None,
-                1 => Some(Retention::from_ms(reader.varint()?)),
-                _ => return None,
+                _ => Some(Retention::from_ms(reader.varint()?)),
             };
             let of_class = ClassKept {
                 retention,
+                is_thinned: flags & 2 != 0,
                 since_ms,
             };
             kept.classes.insert(class, of_class);
@@ -145,6 +152,14 @@ impl History {
         if before == Retention::Off || retention == Retention::Off {
             kept.let_go(class, now_ms);
         }
+    }
+
+    pub(crate) fn is_thinned(&self, class: ClassId) -> bool {
+        self.kept.read().is_thinned(class)
+    }
+
+    pub(crate) fn set_thinned(&self, class: ClassId, is_thinned: bool) {
+        self.kept.write().class(class).is_thinned = is_thinned;
     }
 
     /// Whether anything of a class is kept.

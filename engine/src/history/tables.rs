@@ -225,25 +225,46 @@ impl Tables {
         Range::over(tables, &keys, Some(self.cache.clone()))
     }
 
-    /// Merges some tables into one, if that is worth it at the time `now_ms`, and says whether it was. Entries that
-    /// `keep` does not want are left out.
-    pub(crate) fn merge_one(
-        &self,
-        now_ms: u64,
-        mut keep: impl FnMut(&Key, &[u8]) -> bool,
-    ) -> Result<bool> {
+    /// Merges some tables into one, if that is worth it at the time `now_ms`, and says whether it was.
+    pub(crate) fn merge_one(&self, now_ms: u64) -> Result<bool> {
         let _merging = self.merging.lock();
         let run = merge::pick(&self.members(), now_ms);
         if run.is_empty() {
             return Ok(false);
         }
-        let entries = Range::over(run.iter().map(Ok), &.., None).filter(|entry| match entry {
-            Ok((key, value)) => keep(key, value),
-            Err(_) => true,
-        });
+        let entries = Range::over(run.iter().map(Ok), &.., None);
         let facts = merge::facts_of(&run);
         let merged = Table::write(&self.files, self.number()?, facts, entries)?;
         self.replace(&run, merged.map(Member::new));
+        Ok(true)
+    }
+
+    /// Writes one table anew, the oldest that `is_wanted`, in the given group; says whether there was one.
+    pub(crate) fn rewrite_one<I>(
+        &self,
+        is_wanted: impl Fn(&Facts) -> bool,
+        group: impl FnOnce(&Facts) -> u32,
+        rewrite: impl FnOnce(Range) -> I,
+    ) -> Result<bool>
+    where
+        I: Iterator<Item = Result<(Key, Vec<u8>)>>,
+    {
+        let _merging = self.merging.lock();
+        let members = self.members();
+        let wanted = members.iter().find_map(|member| match &member.table {
+            Ok(table) if !table.is_damaged() && is_wanted(&member.facts) => Some(table.clone()),
+            _ => None,
+        });
+        let Some(table) = wanted else {
+            return Ok(false);
+        };
+        let facts = Facts {
+            group: group(&table.facts),
+            ..table.facts.clone()
+        };
+        let entries = rewrite(Range::over(std::iter::once(Ok(&table)), &.., None));
+        let written = Table::write(&self.files, self.number()?, facts, entries)?;
+        self.replace(&[table], written.map(Member::new));
         Ok(true)
     }
 

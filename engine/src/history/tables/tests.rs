@@ -135,7 +135,7 @@ fn merges_and_drops_keep_what_a_map_has() {
         let count = rng.usize(1..120);
         models.push_back((now_ms, entries(&mut rng, count)));
         add(&tables, facts(now_ms), &models.back().unwrap().1);
-        while rng.bool() && tables.merge_one(now_ms, |_, _| true).unwrap() {
+        while rng.bool() && tables.merge_one(now_ms).unwrap() {
             merged += 1;
         }
         if rng.u8(0..10) == 0 {
@@ -148,7 +148,7 @@ fn merges_and_drops_keep_what_a_map_has() {
         }
     }
     assert!(merged > 20, "{merged}");
-    while tables.merge_one(now_ms + DAY_MS, |_, _| true).unwrap() {}
+    while tables.merge_one(now_ms + DAY_MS).unwrap() {}
     let model = together(models.iter().map(|model| &model.1));
     assert!(all(&tables).unwrap() == model);
     let days: Vec<_> = tables
@@ -170,25 +170,40 @@ fn merges_and_drops_keep_what_a_map_has() {
 }
 
 #[test]
-fn a_merge_leaves_out_what_nobody_wants_and_drops_what_is_empty() {
+fn a_table_is_written_anew_in_its_place_and_drops_out_when_nothing_remains() {
     let fs = SimFs::new(6);
     let tables = open(&fs, &Listing::default());
     let mut rng = Rng::with_seed(6);
     let models: Vec<_> = (0..4).map(|_| entries(&mut rng, 100)).collect();
-    for model in &models {
-        add(&tables, facts(1), model);
+    for (group, model) in (0..).zip(&models) {
+        let facts = Facts { group, ..facts(1) };
+        add(&tables, facts, model);
     }
     let wanted = |key: &Key| key.slot.get().is_multiple_of(2);
-    assert!(tables.merge_one(DAY_MS, |key, _| wanted(key)).unwrap());
-    let mut model = together(&models);
-    model.retain(|key, _| wanted(key));
-    assert!(all(&tables).unwrap() == model);
-    assert_eq!(numbers(&tables), [5]);
-
-    add(&tables, facts(2), &models[0]);
-    assert!(!tables.merge_one(0, |_, _| true).unwrap());
-    assert!(tables.merge_one(DAY_MS, |_, _| false).unwrap());
-    assert_eq!(numbers(&tables), []);
+    let rewrite = |group| {
+        let is_wanted = |facts: &Facts| facts.group == group;
+        let keep =
+            |entry: &crate::error::Result<(Key, Vec<u8>)>| wanted(&entry.as_ref().unwrap().0);
+        tables
+            .rewrite_one(is_wanted, |_| 9, |entries| entries.filter(keep))
+            .unwrap()
+    };
+    assert!(rewrite(1));
+    assert!(!rewrite(1), "it is of another group now");
+    let mut rest = models.clone();
+    rest[1].retain(|key, _| wanted(key));
+    assert!(
+        all(&tables).unwrap() == together(&rest),
+        "older ones still count first"
+    );
+    assert_eq!(numbers(&tables), [1, 5, 3, 4]);
+    let is_last = |facts: &Facts| facts.group == 3;
+    assert!(
+        tables
+            .rewrite_one(is_last, |_| 9, |_| std::iter::empty())
+            .unwrap()
+    );
+    assert_eq!(numbers(&tables), [1, 5, 3]);
 }
 
 #[test]
@@ -205,24 +220,17 @@ fn what_must_keep_its_place_in_the_order_of_age_is_not_merged() {
         add(&tables, of(1, 1, 5), &model);
         add(&tables, of(2, 2, 5), &model);
     }
-    assert!(!tables.merge_one(5, |_, _| true).unwrap(), "too few");
+    assert!(!tables.merge_one(5).unwrap(), "too few");
     // Class 2 changes its group.
     add(&tables, of(1, 2, 6), &model);
-    assert!(
-        !tables.merge_one(6, |_, _| true).unwrap(),
-        "group 2 has class 2, too"
-    );
+    assert!(!tables.merge_one(6).unwrap(), "group 2 has class 2, too");
     add(&tables, of(1, 1, 7), &model);
-    assert!(!tables.merge_one(7, |_, _| true).unwrap());
+    assert!(!tables.merge_one(7).unwrap());
     add(&tables, of(2, 1, 8), &model);
-    assert!(
-        !tables.merge_one(8, |_, _| true).unwrap(),
-        "group 1 has class 1, too"
-    );
+    assert!(!tables.merge_one(8).unwrap(), "group 1 has class 1, too");
     // The next day.
     add(&tables, of(1, 1, DAY_MS), &model);
-    let merges =
-        || std::iter::from_fn(|| tables.merge_one(DAY_MS, |_, _| true).unwrap().then_some(()));
+    let merges = || std::iter::from_fn(|| tables.merge_one(DAY_MS).unwrap().then_some(()));
     assert_eq!(merges().count(), 3);
     let shown: Vec<_> = tables
         .members()
@@ -261,7 +269,7 @@ fn a_crash_at_any_moment_leaves_what_the_manifest_names_and_nothing_else() {
                     models.push((round, model));
                 }
                 4..6 => {
-                    tables.merge_one(0, |_, _| true).unwrap();
+                    tables.merge_one(0).unwrap();
                 }
                 6 => {
                     let before = round.saturating_sub(15);
@@ -280,7 +288,7 @@ fn a_crash_at_any_moment_leaves_what_the_manifest_names_and_nothing_else() {
                 let model = together(models.iter().map(|model| &model.1));
                 if rng.bool() {
                     // What it takes out is named by the manifest in the making.
-                    tables.merge_one(DAY_MS, |_, _| true).unwrap();
+                    tables.merge_one(DAY_MS).unwrap();
                 }
                 if rng.bool() {
                     *saved.lock() = (listing, model);

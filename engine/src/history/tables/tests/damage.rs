@@ -86,7 +86,7 @@ fn a_missing_table_fails_what_is_read_and_expires_like_others() {
         matches!(&error, Error::Damaged { what, .. } if what == "store/history-00000002"),
         "{error}"
     );
-    assert!(!tables.merge_one(4, |_, _| true).unwrap());
+    assert!(!tables.merge_one(4).unwrap());
     let gone = tables.drop_where(|facts| facts.last_ms <= 2);
     assert_eq!(
         gone.iter().map(|facts| facts.last_ms).collect::<Vec<_>>(),
@@ -117,10 +117,7 @@ fn a_damaged_block_fails_its_reads_only_and_the_table_is_left_as_it_is() {
         let found = tables.range(key(slot, 0)..key(slot + 1, 0)).next().unwrap();
         assert_eq!(found.is_err(), slot == 4, "{slot}");
     }
-    assert!(
-        !tables.merge_one(4, |_, _| true).unwrap(),
-        "not with a damaged one"
-    );
+    assert!(!tables.merge_one(4).unwrap(), "not with a damaged one");
     fs.rot(&path, 200_000, |byte| *byte ^= 1);
     assert!(all(&tables).unwrap() == model);
 }
