@@ -1,4 +1,4 @@
-//! The one rule of what is needed.
+//! The one rule of what is needed in the log. What objects were is needed until history has it; see `reclaim.rs`.
 
 use std::cmp::Ordering;
 
@@ -16,27 +16,10 @@ pub(crate) struct Version<'a> {
     /// The object's newest version. Whoever frees or moves asks with one that is durable, or newer than the
     /// durable one for moving alone.
     pub(crate) newest: &'a Entry,
-    /// When a later image or erase was written, if that is known.
-    pub(crate) superseded_ms: Option<u64>,
 }
 
-/// How long superseded versions are kept: not at all, as long as there is no history.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Retention {
-    pub(crate) ms: u64,
-    pub(crate) now_ms: u64,
-}
-
-impl Retention {
-    fn keeps(self, superseded_ms: Option<u64>) -> bool {
-        let is_old = |since: u64| since.saturating_add(self.ms) <= self.now_ms;
-        self.ms > 0 && !superseded_ms.is_some_and(is_old)
-    }
-}
-
-/// Whether a record is needed: by a version that the object's entry may lead to, for as long as superseded
-/// ones are kept, or by a pin on its sequence number. What is dead stays dead.
-pub(crate) fn liveness(record: Version<'_>, retention: Retention, pins: &[u64]) -> bool {
+/// Whether a record is needed by a version that the object's entry may lead to. What is dead stays dead.
+pub(crate) fn liveness(record: Version<'_>) -> bool {
     let (header, newest) = (record.header, record.newest);
     if header.generation != newest.generation {
         return header.generation > newest.generation;
@@ -45,8 +28,7 @@ pub(crate) fn liveness(record: Version<'_>, retention: Retention, pins: &[u64]) 
         // The same commit may lie in the log twice: moved by compaction, or written again by a recovery.
         Ordering::Equal => record.at == newest.head,
         Ordering::Greater => true,
-        Ordering::Less if header.seq >= newest.image_seq() => true,
-        Ordering::Less => retention.keeps(record.superseded_ms) || pins.contains(&header.seq),
+        Ordering::Less => header.seq >= newest.image_seq(),
     }
 }
 
@@ -59,7 +41,7 @@ mod tests {
     const HEAD: Lsn = Lsn::new(7, 4096);
 
     /// Whether commit `seq` is needed by an object whose newest commit, 20, lies on two deltas.
-    fn lives(seq: u64, retention: Retention, superseded_ms: Option<u64>, pins: &[u64]) -> bool {
+    fn lives(seq: u64) -> bool {
         let header = Header {
             slot: Slot::new(1).unwrap(),
             generation: 3,
@@ -83,33 +65,15 @@ mod tests {
             header: &header,
             at: HEAD,
             newest: &newest,
-            superseded_ms,
         };
-        liveness(record, retention, pins)
+        liveness(record)
     }
 
     #[test]
-    fn without_history_what_lies_under_the_last_image_is_dead() {
-        let lives = |seq| lives(seq, Retention::default(), None, &[]);
+    fn what_lies_under_the_last_image_is_dead() {
         assert_eq!(
             [17, 18, 19, 20, 21].map(lives),
             [false, true, true, true, true]
         );
-    }
-
-    #[test]
-    fn a_superseded_record_lives_for_its_retention_or_as_long_as_it_is_pinned() {
-        let retention = Retention {
-            ms: 1000,
-            now_ms: 5000,
-        };
-        assert!(lives(17, retention, Some(4001), &[]));
-        assert!(!lives(17, retention, Some(4000), &[]), "to the millisecond");
-        assert!(
-            lives(17, retention, None, &[]),
-            "nobody knows that it is old"
-        );
-        assert!(lives(17, retention, Some(0), &[16, 17]));
-        assert!(!lives(17, retention, Some(0), &[16, 18]));
     }
 }

@@ -18,7 +18,7 @@ use crate::big::{Carried, Carrier, Leaf, carried};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::id::Slot;
-use crate::liveness::{Retention, Version, liveness};
+use crate::liveness::{Version, liveness};
 use crate::record::{Header, Kind};
 use crate::slots::{Entry, Form};
 use crate::survivors::versions;
@@ -66,7 +66,9 @@ impl Reclaim {
         self.cursors = cursors;
         self.dead = dead;
         let followed = inner.history.freed_to();
-        let is_free = |since: &Lsn| *since <= followed || inner.teeth.has(Flaw::ReuseLiveSegment);
+        let hurries =
+            inner.teeth.has(Flaw::ReuseLiveSegment) || inner.teeth.has(Flaw::FreeBeforeHistory);
+        let is_free = |since: &Lsn| *since <= followed || hurries;
         let free = self.dead.extract_if(|_, since| is_free(since));
         free.map(|(segno, _)| segno).collect()
     }
@@ -169,9 +171,8 @@ impl Judge<'_> {
                     header,
                     at,
                     newest: &newest,
-                    superseded_ms: None,
                 };
-                liveness(record, Retention::default(), &[])
+                liveness(record)
             }
             // An index without the object, or a damaged entry: the record may be all that is left of it.
             Ok(None) | Err(_) => true,

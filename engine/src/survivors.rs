@@ -11,7 +11,7 @@ use crate::engine::Inner;
 use crate::error::Result;
 use crate::group;
 use crate::id::{ClassId, Slot};
-use crate::liveness::{Retention, Version, liveness};
+use crate::liveness::{Version, liveness};
 use crate::record::{Header, Kind, split_image};
 use crate::slots::Entry;
 
@@ -165,9 +165,8 @@ impl Inner {
             header,
             at,
             newest: &entry,
-            superseded_ms: None,
         };
-        liveness(record, Retention::default(), &[]).then_some(entry)
+        liveness(record).then_some(entry)
     }
 
     /// Shows states of classes that need a dictionary, so that their survivors are the first to use it.

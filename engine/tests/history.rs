@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dovehouse_engine::wal::sim::{SimFs, for_each_seed};
-use dovehouse_engine::{Bookmark, Builder, ClassId, Engine, Error, Object, Retention, Teeth};
+use dovehouse_engine::wal::sim::{SimFs, first_failure, for_each_seed};
+use dovehouse_engine::{Bookmark, Builder, ClassId, Engine, Error, Flaw, Object, Retention, Teeth};
 use parking_lot::Mutex;
 
 mod common;
@@ -40,7 +40,7 @@ type Change = fn(&mut Object, &mut Model, &mut fastrand::Rng);
 
 #[derive(Clone, Copy)]
 struct Suite {
-    builder: fn(&SimFs) -> Builder,
+    builder: fn(&SimFs, Teeth) -> Builder,
     change: Change,
     steps: usize,
     objects: u8,
@@ -48,8 +48,8 @@ struct Suite {
     sample: u16,
 }
 
-fn open(suite: Suite, fs: &SimFs) -> (Engine, ClassId) {
-    let engine = (suite.builder)(fs).open().unwrap();
+fn open(suite: Suite, fs: &SimFs, teeth: Teeth) -> (Engine, ClassId) {
+    let engine = (suite.builder)(fs, teeth).open().unwrap();
     let class = engine.class("Room").unwrap();
     (engine, class)
 }
@@ -118,7 +118,7 @@ fn check(engine: &Engine, pasts: &Pasts) -> Result<(), String> {
     Ok(())
 }
 
-fn run(suite: Suite, seed: u64) -> Result<(), String> {
+fn run(suite: Suite, seed: u64, teeth: Teeth) -> Result<(), String> {
     let mut fs = SimFs::new(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let pasts: Arc<Mutex<Pasts>> =
@@ -132,7 +132,7 @@ fn run(suite: Suite, seed: u64) -> Result<(), String> {
                     true => image.process_death(),
                     false => image.power_loss(),
                 };
-                let (engine, _) = open(suite, &disk);
+                let (engine, _) = open(suite, &disk, teeth);
                 let known = held.lock().clone();
                 let outcome = check(&engine, &known);
                 if let Err(error) = outcome {
@@ -142,7 +142,7 @@ fn run(suite: Suite, seed: u64) -> Result<(), String> {
         });
     };
     hook(&fs, rng.fork());
-    let (mut engine, mut class) = open(suite, &fs);
+    let (mut engine, mut class) = open(suite, &fs, teeth);
     let mut log_ms = fs_now(&fs);
     for _ in 0..rng.usize(5..suite.steps) {
         let number = rng.usize(0..usize::from(suite.objects));
@@ -209,7 +209,7 @@ fn run(suite: Suite, seed: u64) -> Result<(), String> {
                     fs.power_loss()
                 };
                 hook(&fs, rng.fork());
-                (engine, class) = open(suite, &fs);
+                (engine, class) = open(suite, &fs, teeth);
             }
             4 => {
                 let known = pasts.lock().clone();
@@ -230,7 +230,7 @@ fn fs_now(fs: &SimFs) -> u64 {
 }
 
 const TINY: Suite = Suite {
-    builder: |fs| common::builder(fs, Teeth::default()).retention(Retention::Forever),
+    builder: |fs, teeth| common::builder(fs, teeth).retention(Retention::Forever),
     change: common::transaction,
     steps: 60,
     objects: 3,
@@ -240,14 +240,14 @@ const TINY: Suite = Suite {
 #[test]
 fn every_commit_of_a_small_object_can_be_had_again() {
     for_each_seed(25, "-p dovehouse-engine --test history", |seed| {
-        run(TINY, seed)
+        run(TINY, seed, Teeth::default())
     });
 }
 
 /// Little memory and a low limit of tiny objects, so that they cross it.
 const BIG: Suite = Suite {
-    builder: |fs| {
-        common::builder(fs, Teeth::default())
+    builder: |fs, teeth| {
+        common::builder(fs, teeth)
             .segment_bytes(128 << 10)
             .open_transaction_bytes(40 << 10)
             .retention(Retention::Forever)
@@ -265,8 +265,24 @@ const BIG: Suite = Suite {
 #[test]
 fn every_commit_of_a_big_object_can_be_had_again() {
     for_each_seed(10, "-p dovehouse-engine --test history", |seed| {
-        run(BIG, seed)
+        run(BIG, seed, Teeth::default())
     });
+}
+
+/// Each flaw comes with a seed that has found it; the search goes on from there.
+#[test]
+fn every_planted_flaw_is_found() {
+    for (suite, flaw, from) in [
+        (TINY, Flaw::FreeBeforeHistory, 0),
+        (BIG, Flaw::FreeBeforeHistory, 0),
+        (BIG, Flaw::ForgetLeavesEarly, 0),
+    ] {
+        let found = first_failure(from..from + 400, |seed| {
+            run(suite, seed, Teeth::plant(flaw))
+        });
+        println!("{flaw:?}: {found:?}");
+        assert!(found.is_some(), "{flaw:?} went unnoticed");
+    }
 }
 
 fn put(engine: &Engine, class: ClassId, key: &[u8], value: &[u8]) -> Bookmark {

@@ -33,6 +33,10 @@ pub enum Flaw {
     ForgetHolds,
     /// A commit names blocks in a segment that no checkpoint has named.
     UnnamedBlob,
+    /// Segments are reused before history has read what died in them.
+    FreeBeforeHistory,
+    /// The slots of leaves are given back before history has read them.
+    ForgetLeavesEarly,
     /// Recovery serves its tail without writing it again.
     NoRelog,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dovehouse_wal::{Claim, Record, Ticket};
+use dovehouse_wal::{Claim, Flaw, Record, Ticket};
 use parking_lot::Mutex;
 
 use super::under::Under;
@@ -65,7 +65,7 @@ impl Inner {
                 slots.push(slot);
             }
         }
-        if !slots.is_empty() {
+        if !slots.is_empty() && !self.teeth.has(Flaw::ForgetLeavesEarly) {
             // History reads them when it comes to the commit that ended their map.
             self.checkpoint(false)?;
         }
