@@ -1,7 +1,8 @@
 //! From the block to the stub and the implementation of `Object`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Result, Type, Visibility};
 
 use crate::method::{Method, Receiver};
@@ -54,6 +55,12 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
 
         impl #stub {
             #(#calls)*
+
+            /// Another stub of the same object, which does not share the failures of this one; see
+            /// [`Stub::fresh`](::dovehouse::Stub::fresh).
+            pub fn fresh(&self) -> Self {
+                #stub(self.0.fresh())
+            }
 
             /// The object's id.
             pub fn id(&self) -> &::dovehouse::ObjectId {
@@ -221,8 +228,18 @@ fn expand_call(object: &Ident, method: &Method<'_>) -> Result<TokenStream> {
         Receiver::Exclusive => (format_ident!("call_exclusive"), quote!(&mut #object)),
         _ => (format_ident!("call_shared"), quote!(&#object)),
     };
+    let name = ident.to_string();
     let returned = replace_self(quote!(#reply), object);
-    let types = types.iter().map(|ty| replace_self(quote!(#ty), object));
+    let types: Vec<_> = types
+        .iter()
+        .map(|ty| replace_self(quote!(#ty), object))
+        .collect();
+    let travels = types
+        .iter()
+        .zip(&method.arguments)
+        .map(|(ty, (_, at))| quote_spanned!(at.span()=> ::dovehouse::check_transfer::<#ty>();));
+    let comes_back =
+        quote_spanned!(signature.output.span()=> ::dovehouse::check_transfer::<#returned>(););
     Ok(quote! {
         #(#docs)*
         #fallback
@@ -230,7 +247,9 @@ fn expand_call(object: &Ident, method: &Method<'_>) -> Result<TokenStream> {
             &self,
             #(#names: #types),*
         ) -> ::core::result::Result<#returned, ::dovehouse::CallError> {
-            self.0.#deliver(async move |this: #this, ctx: &::dovehouse::Ctx| {
+            #(#travels)*
+            #comes_back
+            self.0.#deliver(#name, async move |this: #this, ctx: &::dovehouse::Ctx| {
                 let _ = ctx;
                 #call
             }).await
