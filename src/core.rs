@@ -52,7 +52,7 @@ impl Current {
     pub(crate) fn chain(&self) -> Chain {
         let section = self.handler.section;
         match self.handler.chain.last() {
-            Some(last) if last.section != section => {
+            Some(last) if last.object == self.core.address.id.raw() && last.section != section => {
                 let mut chain = (*self.handler.chain).clone();
                 let last = chain.last_mut().expect("it was there");
                 last.section = section;
@@ -127,6 +127,8 @@ pub(crate) struct Core {
     /// Handlers that wait for something, to be told when the object is reset.
     pub(crate) suspended: RefCell<BTreeMap<u64, Waker>>,
     active: Cell<usize>,
+    /// Callbacks that somebody may hold.
+    kept: Cell<usize>,
     last_active_ms: Cell<u64>,
     /// What the object was last found to take in memory.
     bytes: Cell<usize>,
@@ -153,6 +155,7 @@ impl Core {
             last_handler: Cell::new(0),
             suspended: RefCell::default(),
             active: Cell::new(0),
+            kept: Cell::new(0),
             last_active_ms: Cell::new(shard.clock.now_ms()),
             bytes: Cell::new(0),
             alarm_running: Cell::new(false),
@@ -319,11 +322,11 @@ impl Core {
 
     /// Notes that an event has the object busy.
     pub(crate) fn begin(&self) {
-        self.active.set(self.active.get() + 1);
+        self.active.update(|count| count + 1);
     }
 
     pub(crate) fn finish(&self) {
-        self.active.set(self.active.get() - 1);
+        self.active.update(|count| count - 1);
         let Some(shard) = self.shard.upgrade() else {
             return;
         };
@@ -344,8 +347,22 @@ impl Core {
         (self.last_active_ms.get(), self.incarnation)
     }
 
-    /// Whether nothing goes on in it.
+    /// Notes that somebody may come back to the object in memory.
+    pub(crate) fn keep(&self) {
+        self.kept.update(|count| count + 1);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.kept.update(|count| count - 1);
+    }
+
+    /// Whether nothing goes on in it, and nobody may come back to it.
     pub(crate) fn is_idle(&self) -> bool {
+        self.is_quiet() && self.kept.get() == 0
+    }
+
+    /// Whether nothing goes on in it.
+    pub(crate) fn is_quiet(&self) -> bool {
         self.active.get() == 0
     }
 

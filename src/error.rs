@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Id(#[from] crate::id::IdError),
     /// Storage was used outside the object's own handlers, or after the object was reset. Use it from a
-    /// handler, or a future given to [`Ctx::wait_until`](crate::Ctx::wait_until).
+    /// handler, a [callback](crate::Ctx::callback), or a future given to [`Ctx::wait_until`](crate::Ctx::wait_until).
     #[error("an object's storage can only be used by its own handlers while it is awake")]
     OutsideTurn,
     /// An inner transaction cannot delete everything, since it could not take that back. Do it outside.

@@ -19,6 +19,7 @@ mod access;
 mod actor;
 mod alarms;
 mod call;
+mod callback;
 mod clock;
 mod core;
 mod ctx;
@@ -36,6 +37,7 @@ mod sections;
 mod shard;
 mod sql;
 mod storage;
+mod stream;
 mod stub;
 mod transaction;
 mod transfer;
@@ -44,6 +46,7 @@ mod waits;
 mod web_socket;
 
 pub use alarms::{AlarmApi, AlarmInfo};
+pub use callback::Callback;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use ctx::Ctx;
 pub use dovehouse_engine as engine;
@@ -60,7 +63,10 @@ pub use id::{IdError, ObjectId};
 pub use kv::Kv;
 pub use namespace::Namespace;
 pub use object::Object;
+#[doc(hidden)]
+pub use serde;
 pub use sql::{Sql, SqlCursor, Turn};
+pub use stream::{Stream, StreamSender, stream};
 pub use stub::Stub;
 pub use transaction::Transaction;
 #[doc(hidden)]

@@ -287,10 +287,14 @@ impl Shard {
 
     /// Drops an object from memory if nothing goes on in it. Returns whether it is asleep.
     fn evict(self: &Rc<Self>, id: &RawId) -> bool {
+        self.put_to_sleep(id, Core::is_idle)
+    }
+
+    fn put_to_sleep(self: &Rc<Self>, id: &RawId, may: impl FnOnce(&Core) -> bool) -> bool {
         let Some(actor) = self.actors.borrow().get(id).cloned() else {
             return true;
         };
-        if !actor.core().is_idle() {
+        if !may(actor.core()) {
             return false;
         }
         actor.core().sleep();
@@ -309,7 +313,11 @@ impl Shard {
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         loop {
             let ids: Vec<RawId> = self.actors.borrow().keys().copied().collect();
-            if ids.iter().filter(|id| !self.evict(id)).count() == 0 {
+            // Nobody comes back to a callback any more.
+            let busy = ids
+                .iter()
+                .filter(|id| !self.put_to_sleep(id, Core::is_quiet));
+            if busy.count() == 0 {
                 return;
             }
             if tokio::time::Instant::now() >= deadline {

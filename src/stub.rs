@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use crate::access::Mode;
@@ -15,6 +16,7 @@ use crate::error::CallError;
 use crate::house::{Address, Inner};
 use crate::id::ObjectId;
 use crate::object::Object;
+use crate::transfer::{refuse_to_read, refuse_to_write};
 
 /// A handle to one object, wherever it is and whether it is awake or not. Cheap to clone, and usable
 /// from any thread.
@@ -143,5 +145,17 @@ impl<T: Object> Stub<T> {
             None => self.house.send(&self.address, call)?,
         }
         Ok(answer)
+    }
+}
+
+impl<T> Serialize for Stub<T> {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        refuse_to_write::<S>("a stub")
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Stub<T> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        refuse_to_read::<D, _>("a stub")
     }
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// What can be an argument or a result of a call: everything that serde can write and read, is owned, and
 /// is `Send`. Nobody implements it by hand.
 ///
-/// What is for this process alone, such as a channel, goes into a [`Local`].
+/// [`Callback`](crate::Callback), [`Stream`](crate::Stream) and stubs are for what is not data. What is
+/// for this process alone, such as a channel, goes into a [`Local`].
 ///
 /// ```compile_fail
 /// struct Handle(std::sync::mpsc::Sender<u8>); // No serde here.

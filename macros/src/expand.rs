@@ -84,6 +84,23 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
             }
         }
 
+        impl ::dovehouse::serde::Serialize for #stub {
+            fn serialize<S: ::dovehouse::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::core::result::Result<S::Ok, S::Error> {
+                ::dovehouse::serde::Serialize::serialize(&self.0, serializer)
+            }
+        }
+
+        impl<'de> ::dovehouse::serde::Deserialize<'de> for #stub {
+            fn deserialize<D: ::dovehouse::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::core::result::Result<Self, D::Error> {
+                ::dovehouse::serde::Deserialize::deserialize(deserializer).map(#stub)
+            }
+        }
+
         impl ::dovehouse::Object for #ident {
             const CLASS: &'static str = #class;
             type Stub = #stub;

@@ -1,6 +1,6 @@
 //! An object that does what its calls say, on a disk that can be held.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use dovehouse::engine::wal::sim::SimFs;
 use dovehouse::{
@@ -8,11 +8,14 @@ use dovehouse::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::valve::{HeldFs, Valve};
+
 pub const START_MS: u64 = 1_700_000_000_000;
 
 pub struct Setup {
     pub disk: SimFs,
     pub clock: TestClock,
+    pub valve: Valve,
 }
 
 impl Setup {
@@ -20,12 +23,17 @@ impl Setup {
         Setup {
             disk: SimFs::new(seed),
             clock: TestClock::new(START_MS),
+            valve: Valve::default(),
         }
     }
 
     pub fn builder(&self) -> Builder {
+        let held = HeldFs {
+            disk: self.disk.clone(),
+            valve: self.valve.clone(),
+        };
         let builder = Dovehouse::builder("store")
-            .fs(Arc::new(self.disk.clone()))
+            .fs(Arc::new(held))
             .clock(self.clock.clone());
         builder.segment_bytes(1 << 20).shards(1)
     }
@@ -34,18 +42,13 @@ impl Setup {
         open(self.builder())
     }
 
-    /// Holds commits until the valve is opened. Whatever else writes goes on.
-    pub fn valve(&self) -> Valve {
-        let valve = Valve(Arc::new((Mutex::new(true), Condvar::new())));
-        let held = valve.0.clone();
-        self.disk.on_operation(move |_| {
-            if std::thread::current().name() != Some("dovehouse-commit") {
-                return;
-            }
-            let (closed, opened) = &*held;
-            drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed));
-        });
-        valve
+    /// The disk as a power cut leaves it, for another house.
+    pub fn after_power_loss(&self) -> Setup {
+        Setup {
+            disk: self.disk.power_loss(),
+            clock: self.clock.clone(),
+            valve: Valve::default(),
+        }
     }
 }
 
@@ -53,15 +56,6 @@ pub fn open(builder: Builder) -> (Dovehouse, Namespace<Dove>) {
     let house = builder.open().unwrap();
     let doves = house.namespace().unwrap();
     (house, doves)
-}
-
-pub struct Valve(Arc<(Mutex<bool>, Condvar)>);
-
-impl Valve {
-    pub fn open(&self) {
-        *self.0.0.lock().unwrap() = false;
-        self.0.1.notify_all();
-    }
 }
 
 /// What handlers tell the test.

@@ -14,5 +14,7 @@ macro_rules! start {
 
 mod calls;
 mod dove;
+mod passing;
 mod sections;
 mod storage;
+mod valve;

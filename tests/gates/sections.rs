@@ -89,10 +89,7 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
         let reading = start!(dove.fresh(), keys());
         settle(&doves.get_by_name("b")).await;
         assert!(!reading.is_finished(), "it waits for the end");
-        let midst = Setup {
-            disk: setup.disk.power_loss(),
-            clock: setup.clock.clone(),
-        };
+        let midst = setup.after_power_loss();
         let_go.send(()).unwrap();
         let ended = running.await.unwrap();
         assert_eq!(ended.is_ok(), kept || end == "rollback", "{end}: {ended:?}");
@@ -109,10 +106,7 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
             keys.iter().all(|key| key == "before"),
             "in the midst: {keys:?}"
         );
-        let after = Setup {
-            disk: setup.disk.power_loss(),
-            clock: setup.clock.clone(),
-        };
+        let after = setup.after_power_loss();
         let (_house, doves) = after.open();
         assert_eq!(
             doves.get_by_name("a").keys().await.unwrap(),

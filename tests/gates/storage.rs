@@ -12,7 +12,7 @@ async fn unconfirmed_writes_hold_up_nothing_but_sync_and_confirmed_ones_do() {
     let (_house, doves) = setup.open();
     let dove = doves.get_by_name("a");
     dove.ping().await.unwrap();
-    let valve = setup.valve();
+    setup.valve.close();
     dove.put_unconfirmed(false).await.unwrap();
     assert_eq!(dove.keys().await.unwrap(), ["a", "b"]);
     let (marks, mut marked) = marks();
@@ -20,23 +20,15 @@ async fn unconfirmed_writes_hold_up_nothing_but_sync_and_confirmed_ones_do() {
     let confirmed = start!(dove, put_unconfirmed(true));
     settle(&doves.get_by_name("b")).await;
     assert!(!syncing.is_finished() && !confirmed.is_finished() && marked.try_recv().is_err());
-    let lost = setup.disk.power_loss();
-    valve.open();
+    let lost = setup.after_power_loss();
+    setup.valve.open();
     syncing.await.unwrap().unwrap();
     confirmed.await.unwrap().unwrap();
     assert_eq!(marked.recv().await, Some("synced"));
-    let (_house, doves) = Setup {
-        disk: setup.disk.power_loss(),
-        clock: setup.clock.clone(),
-    }
-    .open();
+    let (_house, doves) = setup.after_power_loss().open();
     let keys = doves.get_by_name("a").keys().await.unwrap();
     assert_eq!(keys, ["a", "b", "c", "unconfirmed"]);
-    let (_house, doves) = Setup {
-        disk: lost,
-        clock: setup.clock.clone(),
-    }
-    .open();
+    let (_house, doves) = lost.open();
     assert!(
         doves.get_by_name("a").keys().await.unwrap().is_empty(),
         "it was said too early, as agreed"
@@ -49,6 +41,8 @@ async fn an_unconfirmed_write_that_fails_resets_the_object() {
     let (house, doves) = setup.open();
     let dove = doves.get_by_name("a");
     dove.ping().await.unwrap();
+    setup.valve.close();
+    dove.put_unconfirmed(false).await.unwrap();
     setup.disk.inject(Fault {
         operation: Operation::Write,
         name: "segment",
@@ -56,7 +50,7 @@ async fn an_unconfirmed_write_that_fails_resets_the_object() {
         failure: Failure::Eio,
         lasting: true,
     });
-    dove.put_unconfirmed(false).await.unwrap();
+    setup.valve.open();
     while house.awake().await.unwrap() > 0 {
         tokio::task::yield_now().await;
     }
