@@ -44,7 +44,7 @@ struct StoredMessage {
     created_at: i64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct NewMessage {
     author: String,
     body: String,
@@ -71,14 +71,14 @@ impl NewMessage {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Settings {
     topic: String,
     /// Milliseconds without a message after which the room closes.
     idle_close_ms: u64,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewSettings {
     topic: Option<String>,

@@ -53,7 +53,19 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether one has to wait.
+    pub(crate) fn waits(&self) -> bool {
+        self.0.is_err()
+    }
+}
+
 impl Lock {
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Queues for access; the order of these calls is the order of the grants. `barge` skips the
     /// queue: for a call whose caller shares the object already and waits for it.
     pub(crate) fn request(self: &Rc<Self>, mode: Mode, barge: bool) -> Request {

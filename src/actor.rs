@@ -4,18 +4,18 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::access::{Access, Lock, Mode};
+use crate::access::{Access, Mode, Request};
 use crate::alarms;
-use crate::core::{Chain, Core};
+use crate::core::{Chain, Core, Handler, Held};
 use crate::ctx::Ctx;
 use crate::error::CallError;
 use crate::object::Object;
+use crate::waits::Waiting;
 
 /// An awake object. It leaves its shard's map when it is evicted or reset; events that hold it still
 /// then end with an error.
 pub(crate) struct Actor<T> {
     pub(crate) core: Rc<Core>,
-    lock: Rc<Lock>,
     /// `None` until the first event has made it. Borrowed as the lock allows.
     instance: RefCell<Option<T>>,
 }
@@ -38,71 +38,92 @@ impl<T: Object> AnyActor for Actor<T> {
 
 /// An event's place in the object's queue.
 pub(crate) struct Place {
-    request: crate::access::Request,
+    request: Request,
     mode: Mode,
-    chain: Chain,
+    handler: Handler,
+    waiting: Option<Waiting>,
 }
 
 impl<T: Object> Actor<T> {
     pub(crate) fn new(core: Rc<Core>) -> Rc<Self> {
         Rc::new(Actor {
             core,
-            lock: Rc::default(),
             instance: RefCell::default(),
         })
     }
 
-    /// Queues an event. Fails if it comes from a call that this object itself waits for, and that
-    /// would therefore wait for ever.
+    /// Queues an event. Fails if it comes from a call that this object itself waits for, or would wait for
+    /// in a circle.
     pub(crate) fn queue(&self, mode: Mode, chain: &Chain) -> Result<Place, CallError> {
         let id = self.core.address.id.raw();
-        let held = chain
-            .iter()
-            .find(|(held, _)| *held == id)
-            .map(|(_, mode)| *mode);
-        let barge = match (held, mode) {
+        let held = chain.iter().rfind(|held| held.object == id);
+        let barge = match (held.map(|held| held.mode), mode) {
             (None, _) => false,
             (Some(Mode::Shared), Mode::Shared) => true,
             _ => return Err(CallError::Reentrant),
         };
-        let mut longer = (**chain).clone();
-        longer.push((id, mode));
-        Ok(Place {
-            request: self.lock.request(mode, barge),
+        let section = held.and_then(|held| held.section);
+        let mut place = self.place(mode, barge, chain, section);
+        if place.request.waits() && !chain.is_empty() {
+            let shard = self.core.shard.upgrade().ok_or(CallError::Closed)?;
+            let house = shard.house.upgrade().ok_or(CallError::Closed)?;
+            place.waiting = Some(house.waits.begin(chain, id)?);
+        }
+        Ok(place)
+    }
+
+    fn place(&self, mode: Mode, barge: bool, chain: &Chain, section: Option<u64>) -> Place {
+        let mut longer = Vec::with_capacity(chain.len() + 1);
+        longer.extend_from_slice(chain);
+        longer.push(Held {
+            object: self.core.address.id.raw(),
             mode,
-            chain: longer.into(),
-        })
+            section,
+        });
+        Place {
+            request: self.core.lock.request(mode, barge),
+            mode,
+            handler: self.core.handler(longer.into(), section),
+            waiting: None,
+        }
     }
 
     /// Waits for the place and for the instance.
-    async fn enter(&self, place: Place) -> Result<(Access, Chain), CallError> {
+    async fn enter(&self, place: Place) -> Result<(Access, Handler), CallError> {
         let Place {
             request,
             mode,
-            chain,
+            handler,
+            waiting,
         } = place;
         let mut access = request.granted().await;
+        drop(waiting);
         if let Some(error) = self.core.broken() {
             return Err(error);
         }
         if self.instance.borrow().is_none() {
-            access = self.construct(access, &chain).await?;
+            access = self.construct(access, &handler).await?;
         }
         if mode == Mode::Shared {
             access.downgrade();
         }
-        Ok((access, chain))
+        Ok((access, handler))
     }
 
     /// Makes the instance. Until it is there everybody else waits, sharers too.
-    async fn construct(&self, access: Access, chain: &Chain) -> Result<Access, CallError> {
+    async fn construct(&self, access: Access, handler: &Handler) -> Result<Access, CallError> {
         drop(access);
-        let access = self.lock.request(Mode::Exclusive, true).granted().await;
+        let access = self
+            .core
+            .lock
+            .request(Mode::Exclusive, true)
+            .granted()
+            .await;
         if self.instance.borrow().is_some() {
             return Ok(access); // Somebody else was faster.
         }
         let made = match self.core.open_storage() {
-            Ok(()) => self.core.run(chain, T::new(&self.ctx())).await.flatten(),
+            Ok(()) => self.core.run(handler, T::new(&self.ctx())).await.flatten(),
             Err(error) => Err(error),
         };
         match made {
@@ -110,7 +131,7 @@ impl<T: Object> Actor<T> {
                 *self.instance.borrow_mut() = Some(instance);
                 Ok(access)
             }
-            Err(error) => Err(self.core.reset(CallError::Wake(error.to_string()))),
+            Err(error) => Err(self.core.reset(error.in_constructor())),
         }
     }
 
@@ -128,11 +149,11 @@ impl<T: Object> Actor<T> {
         place: Place,
         handler: impl AsyncFnOnce(&mut T, &Ctx) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
-        let (_access, chain) = self.enter(place).await?;
+        let (_access, entered) = self.enter(place).await?;
         let mut instance = self.instance.borrow_mut();
         let instance = instance.as_mut().expect("entering made it");
         self.core
-            .run(&chain, handler(instance, &self.ctx()))
+            .run(&entered, handler(instance, &self.ctx()))
             .await
             .flatten()
     }
@@ -144,11 +165,11 @@ impl<T: Object> Actor<T> {
         place: Place,
         handler: impl AsyncFnOnce(&T, &Ctx) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
-        let (_access, chain) = self.enter(place).await?;
+        let (_access, entered) = self.enter(place).await?;
         let instance = self.instance.borrow();
         let instance = instance.as_ref().expect("entering made it");
         self.core
-            .run(&chain, handler(instance, &self.ctx()))
+            .run(&entered, handler(instance, &self.ctx()))
             .await
             .flatten()
     }
@@ -157,23 +178,22 @@ impl<T: Object> Actor<T> {
     pub(crate) async fn fire(&self, place: Place) -> Result<(), CallError> {
         let core = self.core.clone();
         self.exclusive(place, async move |instance: &mut T, ctx: &Ctx| {
-            let failed = |error: crate::error::Error| CallError::Failed(error.to_string());
-            let Some(alarm) = alarms::begin(&core).map_err(failed)? else { return Ok(()) };
+            let Some(alarm) = alarms::begin(&core).map_err(CallError::of)? else { return Ok(()) };
             let outcome = instance.alarm(ctx, alarm).await;
             if let Err(error) = &outcome {
                 tracing::warn!(object = %ctx.id(), class = T::CLASS, "its alarm handler failed: {error}");
             }
-            alarms::end(&core, outcome.is_ok()).map_err(failed)
+            alarms::end(&core, outcome.is_ok()).map_err(CallError::of)
         })
         .await
     }
 
-    /// Puts the alarm off after its handler had the object reset. Needs no instance.
-    pub(crate) async fn put_off_alarm(&self, place: Place) -> Result<(), CallError> {
+    /// Puts the alarm off after its handler had the object reset, or gives it up. Needs no instance.
+    pub(crate) async fn put_off_alarm(&self, place: Place, abandon: bool) -> Result<(), CallError> {
         let _access = place.request.granted().await;
         self.core.open_storage()?;
-        let put_off = async { alarms::put_off(&self.core) };
-        let outcome = self.core.run(&place.chain, put_off).await?;
-        outcome.map_err(|error| CallError::Failed(error.to_string()))
+        let put_off = async { alarms::put_off(&self.core, abandon) };
+        let outcome = self.core.run(&place.handler, put_off).await?;
+        outcome.map_err(CallError::of)
     }
 }

@@ -137,12 +137,12 @@ pub(crate) fn end(core: &Rc<Core>, succeeded: bool) -> Result<()> {
         look_again(core);
         Ok(())
     } else {
-        put_off(core)
+        put_off(core, false)
     }
 }
 
-/// Moves a failed alarm to its next try, or gives it up.
-pub(crate) fn put_off(core: &Rc<Core>) -> Result<()> {
+/// Moves a failed alarm to its next try, or gives it up: after the last try, or if it is to be abandoned.
+pub(crate) fn put_off(core: &Rc<Core>, abandon: bool) -> Result<()> {
     let Some(shard) = core.shard.upgrade() else {
         return Ok(());
     };
@@ -156,7 +156,9 @@ pub(crate) fn put_off(core: &Rc<Core>) -> Result<()> {
             else {
                 return; // A newer alarm takes its place.
             };
-            if alarm.attempts >= RETRIES_MAX {
+            if abandon {
+                object.clear_alarm(OWN);
+            } else if alarm.attempts >= RETRIES_MAX {
                 tracing::error!(object = %core.address.id, "its alarm failed for good");
                 object.clear_alarm(OWN);
             } else {

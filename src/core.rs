@@ -1,49 +1,66 @@
-//! What every awake object has, whatever its class: its storage, its turns, and its way out.
+//! What every awake object has, whatever its class: its storage, its outputs, and its way out.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::Waker;
 
 use dovehouse_engine::Ticket;
 
-use crate::access::Mode;
+use crate::access::{Lock, Mode};
 use crate::error::{CallError, Error, Result};
 use crate::gate::Output;
 use crate::house::Address;
 use crate::id::ObjectId;
+use crate::sections::Sections;
 use crate::shard::Shard;
 use crate::storage::Storage;
 
-/// The objects that wait for a call, and how each is held: what a call must not come back to.
-pub(crate) type Chain = Arc<Vec<(dovehouse_engine::ObjectId, Mode)>>;
+/// An object that waits for a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) object: dovehouse_engine::ObjectId,
+    pub(crate) mode: Mode,
+    /// The critical section that makes the call, if one does.
+    pub(crate) section: Option<u64>,
+}
 
-/// The part of an awake object that does not depend on its class.
-pub(crate) struct Core {
-    pub(crate) address: Address,
-    /// The address's id, with the name that was stored if the address has none.
-    id: OnceCell<ObjectId>,
-    pub(crate) shard: Weak<Shard>,
-    storage: RefCell<Option<Storage>>,
-    /// The last commit whose durability an output has to wait for.
-    confirmed: RefCell<Option<Ticket>>,
-    /// Outputs of the present turn: they leave with its commit, or not at all.
-    outbox: RefCell<Vec<Output>>,
-    broken: RefCell<Option<CallError>>,
-    active: Cell<usize>,
-    last_active_ms: Cell<u64>,
-    /// Whether a handler runs because of the alarm, and has not set another since.
-    pub(crate) alarm_running: Cell<bool>,
+/// The objects that wait for a call: what it must not come back to.
+pub(crate) type Chain = Arc<Vec<Held>>;
+
+/// A handler, from its first poll to its last.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    /// Counts the object's handlers.
+    pub(crate) number: u64,
+    /// Whoever waits for it, itself last.
+    pub(crate) chain: Chain,
+    /// The section of the object that it belongs to.
+    pub(crate) section: Option<u64>,
 }
 
 /// The handler that is being polled on this thread.
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) core: Rc<Core>,
-    pub(crate) chain: Chain,
+    pub(crate) handler: Handler,
+}
+
+impl Current {
+    /// The chain of a call that the handler makes now.
+    pub(crate) fn chain(&self) -> Chain {
+        let section = self.handler.section;
+        match self.handler.chain.last() {
+            Some(last) if last.object == self.core.address.id.raw() && last.section != section => {
+                let mut chain = (*self.handler.chain).clone();
+                let last = chain.last_mut().expect("it was there");
+                last.section = section;
+                chain.into()
+            }
+            _ => self.handler.chain.clone(),
+        }
+    }
 }
 
 thread_local! {
@@ -55,20 +72,106 @@ pub(crate) fn current() -> Option<Current> {
     CURRENT.with_borrow(Clone::clone)
 }
 
+/// Runs `poll` with another handler being polled.
+pub(crate) fn as_current<R>(current: Current, poll: impl FnOnce() -> R) -> R {
+    let before = CURRENT.replace(Some(current));
+    let result = poll();
+    CURRENT.set(before);
+    result
+}
+
+/// Runs `poll` inside a section of the handler that is being polled. It may unwind: the handler ends then.
+pub(crate) fn in_section<R>(number: u64, poll: impl FnOnce() -> R) -> R {
+    let set = |section| {
+        CURRENT.with_borrow_mut(|current| {
+            let current = current.as_mut()?;
+            std::mem::replace(&mut current.handler.section, section)
+        })
+    };
+    let before = set(Some(number));
+    let result = poll();
+    set(before);
+    result
+}
+
+/// How long an output waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// For the object's confirmed writes, and for the end of an open transaction.
+    Confirmed,
+    /// For the confirmed writes that are committed: an open transaction may wait for it.
+    AtOnce,
+    /// For all writes that are committed.
+    All,
+}
+
+/// The part of an awake object that does not depend on its class.
+pub(crate) struct Core {
+    pub(crate) address: Address,
+    /// Tells it from what was awake under this id before.
+    pub(crate) incarnation: u64,
+    /// The address's id, with the name that was stored if the address has none.
+    id: OnceCell<ObjectId>,
+    pub(crate) shard: Weak<Shard>,
+    pub(crate) lock: Rc<Lock>,
+    pub(crate) sections: Sections,
+    storage: RefCell<Option<Storage>>,
+    /// The last commit whose durability an output has to wait for.
+    confirmed: RefCell<Option<Ticket>>,
+    /// The last commit of all.
+    committed: RefCell<Option<Ticket>>,
+    /// Outputs of the present turn: they leave with its commit, or not at all.
+    outbox: RefCell<Vec<(Leave, Output)>>,
+    broken: RefCell<Option<CallError>>,
+    last_handler: Cell<u64>,
+    /// Handlers that wait for something, to be told when the object is reset.
+    pub(crate) suspended: RefCell<BTreeMap<u64, Waker>>,
+    active: Cell<usize>,
+    /// Callbacks that somebody may hold.
+    kept: Cell<usize>,
+    last_active_ms: Cell<u64>,
+    /// What the object was last found to take in memory.
+    bytes: Cell<usize>,
+    /// Whether a handler runs because of the alarm, and has not set another since.
+    pub(crate) alarm_running: Cell<bool>,
+    /// Whether that alarm is to be given up if the object is reset.
+    pub(crate) abandon_alarm: Cell<bool>,
+}
+
 impl Core {
-    pub(crate) fn new(address: Address, shard: &Rc<Shard>) -> Rc<Self> {
+    pub(crate) fn new(address: Address, shard: &Rc<Shard>, incarnation: u64) -> Rc<Self> {
         Rc::new(Core {
             address,
+            incarnation,
             id: OnceCell::new(),
             shard: Rc::downgrade(shard),
+            lock: Rc::default(),
+            sections: Sections::default(),
             storage: RefCell::default(),
             confirmed: RefCell::default(),
+            committed: RefCell::default(),
             outbox: RefCell::default(),
             broken: RefCell::default(),
+            last_handler: Cell::new(0),
+            suspended: RefCell::default(),
             active: Cell::new(0),
+            kept: Cell::new(0),
             last_active_ms: Cell::new(shard.clock.now_ms()),
+            bytes: Cell::new(0),
             alarm_running: Cell::new(false),
+            abandon_alarm: Cell::new(false),
         })
+    }
+
+    /// A new handler of this object.
+    pub(crate) fn handler(&self, chain: Chain, section: Option<u64>) -> Handler {
+        let number = self.last_handler.get() + 1;
+        self.last_handler.set(number);
+        Handler {
+            number,
+            chain,
+            section,
+        }
     }
 
     /// Loads the object's state, if that was not done yet.
@@ -109,6 +212,11 @@ impl Core {
         }
     }
 
+    /// Runs `act` on the storage, if it is open, whoever asks: for what ends by being dropped.
+    pub(crate) fn with_open_storage<R>(&self, act: impl FnOnce(&Storage) -> R) -> Option<R> {
+        self.storage.borrow().as_ref().map(act)
+    }
+
     fn is_own_turn(&self) -> bool {
         CURRENT.with_borrow(|current| {
             current
@@ -117,77 +225,67 @@ impl Core {
         })
     }
 
-    /// Polls a handler to its end. Each poll is a turn: its writes become one record when the poll
-    /// returns, and its outputs leave once that is durable. A panic undoes the turn and resets the
-    /// object, and so does a commit that fails.
-    pub(crate) async fn run<F: Future>(
-        self: &Rc<Self>,
-        chain: &Chain,
-        handler: F,
-    ) -> Result<F::Output, CallError> {
-        let mut handler = pin!(handler);
-        poll_fn(|context| {
-            if let Some(error) = self.broken() {
-                return Poll::Ready(Err(error));
-            }
-            let polled = self.as_current(chain, || {
-                catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context)))
-            });
-            match polled {
-                Ok(poll) => match self.end_turn() {
-                    Ok(()) => poll.map(Ok),
-                    Err(error) => Poll::Ready(Err(self.reset(CallError::Reset(error.to_string())))),
-                },
-                Err(panic) => {
-                    let message = panic_message(&*panic);
-                    tracing::error!(object = %self.address.id, class = self.address.class.name, "panic: {message}");
-                    self.reset(CallError::Reset(format!("it panicked: {message}")));
-                    Poll::Ready(Err(CallError::Panicked(message)))
-                }
-            }
-        })
-        .await
-    }
-
-    fn as_current<R>(self: &Rc<Self>, chain: &Chain, poll: impl FnOnce() -> R) -> R {
-        let current = Current {
-            core: self.clone(),
-            chain: chain.clone(),
+    /// Ends a turn: what it wrote becomes one record, and what it said leaves when that is durable. In a
+    /// transaction that goes on, only what that may wait for leaves.
+    pub(crate) fn end_turn(&self) -> Result<()> {
+        let (goes_on, committed) = match self.storage.borrow().as_ref() {
+            Some(storage) if storage.is_in_transaction() => (true, None),
+            Some(storage) => (false, storage.commit()?),
+            None => (false, None),
         };
-        let before = CURRENT.replace(Some(current));
-        let result = poll();
-        CURRENT.set(before);
-        result
-    }
-
-    fn end_turn(&self) -> Result<()> {
-        let committed = match self.storage.borrow().as_ref() {
-            Some(storage) => storage.commit()?,
-            None => None,
-        };
-        if let Some(ticket) = committed {
-            *self.confirmed.borrow_mut() = Some(ticket);
+        if let Some((ticket, confirmed)) = committed {
+            *self.committed.borrow_mut() = Some(ticket.clone());
+            if confirmed {
+                *self.confirmed.borrow_mut() = Some(ticket);
+            } else if let Some(shard) = self.shard.upgrade() {
+                shard.watch(ticket);
+            }
         }
-        for output in self.outbox.take() {
-            self.submit(output);
+        if self.outbox.borrow().is_empty() {
+            return Ok(());
+        }
+        let (held, leaving): (Vec<_>, Vec<_>) = self
+            .outbox
+            .take()
+            .into_iter()
+            .partition(|(leave, _)| goes_on && *leave == Leave::Confirmed);
+        *self.outbox.borrow_mut() = held;
+        for (leave, output) in leaving {
+            self.submit(leave, output);
         }
         Ok(())
     }
 
     /// Lets something leave the object: with the present turn's commit, if it is in one.
     pub(crate) fn emit(&self, output: Output) {
+        self.emit_as(Leave::Confirmed, output);
+    }
+
+    pub(crate) fn emit_as(&self, leave: Leave, output: Output) {
         if self.is_own_turn() {
-            self.outbox.borrow_mut().push(output);
+            self.outbox.borrow_mut().push((leave, output));
         } else {
-            self.submit(output);
+            self.submit(leave, output);
         }
     }
 
-    fn submit(&self, output: Output) {
+    fn submit(&self, leave: Leave, output: Output) {
         // Without its shard there is nobody left to hear it.
-        if let Some(shard) = self.shard.upgrade() {
-            shard.submit(self.confirmed.borrow().clone(), output);
+        let Some(shard) = self.shard.upgrade() else {
+            return;
+        };
+        let ticket = match leave {
+            Leave::All => &self.committed,
+            Leave::Confirmed | Leave::AtOnce => &self.confirmed,
+        };
+        let pending = ticket
+            .borrow()
+            .clone()
+            .filter(|ticket| !ticket.is_durable());
+        if pending.is_none() {
+            *ticket.borrow_mut() = None;
         }
+        shard.submit(pending, output);
     }
 
     /// Why the object was reset, if it was.
@@ -198,13 +296,23 @@ impl Core {
     /// Drops the object from memory, with what it did not commit; the next event wakes a fresh one.
     /// The first reason stays.
     pub(crate) fn reset(self: &Rc<Self>, error: CallError) -> CallError {
-        self.broken.borrow_mut().get_or_insert(error.clone());
+        let error = self.broken.borrow_mut().get_or_insert(error).clone();
         self.outbox.borrow_mut().clear();
         self.sleep();
         if let Some(shard) = self.shard.upgrade() {
             shard.forget(self);
         }
+        for waker in std::mem::take(&mut *self.suspended.borrow_mut()).into_values() {
+            waker.wake();
+        }
         error
+    }
+
+    /// Resets the object, and ends the handler that is being polled: nothing of it runs any more.
+    pub(crate) fn stop(self: &Rc<Self>, error: CallError) -> ! {
+        self.reset(error);
+        // No panic hook is called: this is no mistake of the program.
+        std::panic::resume_unwind(Box::new("the object was reset"))
     }
 
     /// Gives the storage back.
@@ -214,18 +322,47 @@ impl Core {
 
     /// Notes that an event has the object busy.
     pub(crate) fn begin(&self) {
-        self.active.set(self.active.get() + 1);
+        self.active.update(|count| count + 1);
     }
 
     pub(crate) fn finish(&self) {
-        self.active.set(self.active.get() - 1);
-        if let Some(shard) = self.shard.upgrade() {
-            self.last_active_ms.set(shard.clock.now_ms());
+        self.active.update(|count| count - 1);
+        let Some(shard) = self.shard.upgrade() else {
+            return;
+        };
+        self.last_active_ms.set(shard.clock.now_ms());
+        if self.is_idle() {
+            let bytes = self.with_open_storage(Storage::memory_bytes).unwrap_or(0);
+            shard.resized(self.bytes.replace(bytes), bytes);
         }
     }
 
-    /// Whether nothing goes on in it.
+    /// What the object was last found to take in memory; from now on it counts as nothing.
+    pub(crate) fn take_bytes(&self) -> usize {
+        self.bytes.take()
+    }
+
+    /// When something last went on in it, for comparing.
+    pub(crate) fn last_active(&self) -> (u64, u64) {
+        (self.last_active_ms.get(), self.incarnation)
+    }
+
+    /// Notes that somebody may come back to the object in memory.
+    pub(crate) fn keep(&self) {
+        self.kept.update(|count| count + 1);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.kept.update(|count| count - 1);
+    }
+
+    /// Whether nothing goes on in it, and nobody may come back to it.
     pub(crate) fn is_idle(&self) -> bool {
+        self.is_quiet() && self.kept.get() == 0
+    }
+
+    /// Whether nothing goes on in it.
+    pub(crate) fn is_quiet(&self) -> bool {
         self.active.get() == 0
     }
 
@@ -233,10 +370,4 @@ impl Core {
     pub(crate) fn is_idle_since(&self, ms: u64) -> bool {
         self.is_idle() && self.last_active_ms.get() <= ms
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
 }

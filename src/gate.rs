@@ -37,6 +37,8 @@ impl Signal {
 
 pub(crate) struct Gate {
     pending: RefCell<VecDeque<(Ticket, Output)>>,
+    /// The last commit that no output has to wait for, while it is under way.
+    watched: RefCell<Option<Ticket>>,
     pub(crate) signal: Arc<Signal>,
 }
 
@@ -44,6 +46,7 @@ impl Gate {
     pub(crate) fn new(signal: Arc<Signal>) -> Self {
         Gate {
             pending: RefCell::default(),
+            watched: RefCell::default(),
             signal,
         }
     }
@@ -66,16 +69,43 @@ impl Gate {
         }
     }
 
+    /// Has a commit looked after that no output waits for. The last one is enough: a log that stops fails it.
+    pub(crate) fn watch(&self, ticket: Ticket) -> Result<(), String> {
+        *self.watched.borrow_mut() = Some(ticket);
+        self.signal.waiting.store(true, Ordering::SeqCst);
+        self.drain()
+    }
+
+    /// Whether everything is as it should be with the commit that is looked after, and whether it is over.
+    fn look_after(&self) -> Result<bool, String> {
+        let state = self.watched.borrow().as_ref().map(Ticket::state);
+        match state {
+            Some(TicketState::Pending) => return Ok(false),
+            Some(TicketState::Unknown(error)) => {
+                self.watched.take();
+                self.pending.borrow_mut().clear();
+                return Err(error.to_string());
+            }
+            Some(TicketState::Durable(_)) => drop(self.watched.take()),
+            None => {}
+        }
+        Ok(true)
+    }
+
     /// Lets everything go that became free. `Err` says that the log stopped: the outputs that waited
     /// are dropped, which their receivers notice.
     pub(crate) fn drain(&self) -> Result<(), String> {
         loop {
-            let state = match self.pending.borrow().front() {
-                Some((ticket, _)) => ticket.state(),
-                None => {
+            let first = self
+                .pending
+                .borrow()
+                .front()
+                .map(|(ticket, _)| ticket.state());
+            let Some(state) = first else {
+                if self.look_after()? {
                     self.signal.waiting.store(false, Ordering::SeqCst);
-                    return Ok(());
                 }
+                return Ok(());
             };
             match state {
                 TicketState::Pending => return Ok(()),

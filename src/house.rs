@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Weak;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,14 +15,16 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alarms::{self, Alarms};
+use crate::call::Fire;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{CallError, Error, Result};
 use crate::gate::Signal;
 use crate::id::{Minter, ObjectId};
+use crate::meters::Meters;
 use crate::namespace::Namespace;
 use crate::object::Object;
-use crate::shard::{self, Event, Handle, Notice, Start};
-use crate::stub::Fire;
+use crate::shard::{self, Event, Handle, Limits, Notice, Shard, Start};
+use crate::waits::Waits;
 
 /// A store with its objects running in it. Clones are the same house.
 ///
@@ -74,6 +77,7 @@ pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) has_alarm: bool,
     pub(crate) minter: Minter,
+    pub(crate) meters: Meters,
     type_id: TypeId,
     /// Makes the event of a due alarm.
     fire: fn(Address) -> Box<dyn Event>,
@@ -90,6 +94,7 @@ pub(crate) struct Address {
 pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) waits: Arc<Waits>,
     shards: Vec<Handle>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     classes: Mutex<HashMap<ClassId, Arc<Class>>>,
@@ -101,7 +106,7 @@ pub(crate) struct Inner {
 pub struct Builder {
     dir: PathBuf,
     shards: usize,
-    idle_ms: u64,
+    limits: Limits,
     sql_policy: SqlPolicy,
     sql_pool: PoolSizes,
     segment_bytes: Option<u64>,
@@ -118,7 +123,22 @@ impl Builder {
 
     /// Milliseconds without work after which an object is dropped from memory. Default 10,000.
     pub fn idle_ms(mut self, ms: u64) -> Self {
-        self.idle_ms = ms;
+        self.limits.idle_ms = ms;
+        self
+    }
+
+    /// How much memory awake objects may take while nothing goes on in them: what they have stored, and about
+    /// 2 KiB each. Those that were idle for longest are dropped from memory first. What their instances
+    /// hold is not counted. Default 256 MiB.
+    pub fn awake_bytes(mut self, bytes: usize) -> Self {
+        self.limits.awake_bytes = bytes;
+        self
+    }
+
+    /// How many calls may wait for one object; more fail with
+    /// [`CallError::Overloaded`](crate::CallError::Overloaded). Default 10,000.
+    pub fn queue_max(mut self, calls: usize) -> Self {
+        self.limits.queue = calls;
         self
     }
 
@@ -161,7 +181,7 @@ impl Builder {
         let Builder {
             dir,
             shards,
-            idle_ms,
+            mut limits,
             sql_policy,
             sql_pool,
             segment_bytes,
@@ -176,10 +196,11 @@ impl Builder {
             engine = engine.fs(fs);
         }
         let engine = Arc::new(engine.open()?);
+        limits.awake_bytes /= shards;
         let mut starts = Vec::new();
         let inner = Arc::new_cyclic(|house| {
             let mut handles = Vec::new();
-            for _ in 0..shards {
+            for number in 0..shards {
                 let (sender, notices) = mpsc::unbounded_channel();
                 let signal = Arc::new(Signal::default());
                 handles.push(Handle {
@@ -188,10 +209,11 @@ impl Builder {
                 });
                 let (engine, house, clock) = (engine.clone(), house.clone(), clock.clone());
                 starts.push(Start {
+                    number,
                     engine,
                     house,
                     clock,
-                    idle_ms,
+                    limits,
                     sql_policy,
                     sql_pool,
                     notices,
@@ -201,6 +223,7 @@ impl Builder {
             Inner {
                 engine: engine.clone(),
                 alarms: Arc::default(),
+                waits: Arc::default(),
                 shards: handles,
                 threads: Mutex::default(),
                 classes: Mutex::default(),
@@ -250,7 +273,11 @@ impl Dovehouse {
         Builder {
             dir: dir.as_ref().to_owned(),
             shards: cores,
-            idle_ms: 10_000,
+            limits: Limits {
+                idle_ms: 10_000,
+                awake_bytes: 256 << 20,
+                queue: 10_000,
+            },
             sql_policy: SqlPolicy::native(),
             sql_pool: PoolSizes::default(),
             segment_bytes: None,
@@ -286,6 +313,7 @@ impl Dovehouse {
                 name: T::CLASS,
                 has_alarm: T::HAS_ALARM,
                 minter: minter.clone(),
+                meters: Meters::new(T::CLASS),
                 type_id: TypeId::of::<T>(),
                 fire: Fire::<T>::event,
             })
@@ -355,9 +383,13 @@ impl Dovehouse {
 }
 
 impl Inner {
-    fn shard(&self, id: RawId) -> &Handle {
+    fn shard_of(&self, id: RawId) -> usize {
         let number = u64::from_le_bytes(id.as_bytes()[..8].try_into().expect("eight of 32"));
-        &self.shards[(number % self.shards.len() as u64) as usize]
+        (number % self.shards.len() as u64) as usize
+    }
+
+    fn shard(&self, id: RawId) -> &Handle {
+        &self.shards[self.shard_of(id)]
     }
 
     fn tell(&self, id: RawId, notice: Notice) -> Result<(), CallError> {
@@ -373,6 +405,26 @@ impl Inner {
             return Err(CallError::Closed);
         }
         self.tell(to.id.raw(), Notice::Event(event))
+    }
+
+    /// Sends an event on one of the shards, which delivers it at once if the object is its own.
+    pub(crate) fn send_from(
+        &self,
+        from: &Weak<Shard>,
+        to: RawId,
+        event: Box<dyn Event>,
+    ) -> Result<(), CallError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(CallError::Closed);
+        }
+        match from
+            .upgrade()
+            .filter(|shard| shard.number == self.shard_of(to))
+        {
+            Some(shard) => event.deliver(&shard),
+            None => self.tell(to, Notice::Event(event))?,
+        }
+        Ok(())
     }
 
     /// Why a reply never came.

@@ -18,24 +18,37 @@ extern crate self as dovehouse;
 mod access;
 mod actor;
 mod alarms;
+mod call;
+mod callback;
 mod clock;
 mod core;
 mod ctx;
+mod encoding;
 mod error;
 mod gate;
 mod house;
 mod id;
+mod kv;
+mod lifetime;
+mod meters;
 mod namespace;
 mod object;
+mod sections;
 mod shard;
 mod sql;
 mod storage;
+mod stream;
 mod stub;
+mod transaction;
+mod transfer;
+mod turn;
+mod waits;
 mod web_socket;
 
 pub use alarms::{AlarmApi, AlarmInfo};
+pub use callback::Callback;
 pub use clock::{Clock, SystemClock, TestClock};
-pub use ctx::{Ctx, Kv};
+pub use ctx::Ctx;
 pub use dovehouse_engine as engine;
 pub use dovehouse_engine::List;
 pub use dovehouse_macros::object;
@@ -47,10 +60,18 @@ pub use error::{CallError, Error, Reply, Result};
 pub use house::{Builder, Dovehouse};
 pub use http;
 pub use id::{IdError, ObjectId};
+pub use kv::Kv;
 pub use namespace::Namespace;
 pub use object::Object;
+#[doc(hidden)]
+pub use serde;
 pub use sql::{Sql, SqlCursor, Turn};
+pub use stream::{Stream, StreamSender, stream};
 pub use stub::Stub;
+pub use transaction::Transaction;
+#[doc(hidden)]
+pub use transfer::check_transfer;
+pub use transfer::{Local, Transfer};
 pub use web_socket::{CloseReason, Message, WebSocket};
 
 /// Its example is a test.

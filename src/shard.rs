@@ -1,6 +1,6 @@
 //! A shard: one thread, its objects, and the events that are sent to them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::error::CallError;
 use crate::gate::{Gate, Output, Signal};
 use crate::house::{Address, Inner};
+use crate::meters::Gauges;
 use crate::object::Object;
 use crate::web_socket::Sockets;
 
@@ -38,6 +39,7 @@ pub(crate) enum Notice {
 }
 
 pub(crate) struct Shard {
+    pub(crate) number: usize,
     pub(crate) engine: Arc<Engine>,
     pub(crate) house: Weak<Inner>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,7 +48,21 @@ pub(crate) struct Shard {
     pub(crate) databases: Pool,
     gate: Gate,
     actors: RefCell<HashMap<RawId, Rc<dyn AnyActor>>>,
-    idle_ms: u64,
+    incarnations: Cell<u64>,
+    limits: Limits,
+    /// What idle objects take in memory, more or less.
+    awake_bytes: Cell<usize>,
+    gauges: Gauges,
+}
+
+/// What a shard gives to its objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) idle_ms: u64,
+    /// Idle objects take no more memory.
+    pub(crate) awake_bytes: usize,
+    /// Calls that wait for one object.
+    pub(crate) queue: usize,
 }
 
 /// What others have of a shard.
@@ -57,10 +73,11 @@ pub(crate) struct Handle {
 
 /// What a shard needs to start.
 pub(crate) struct Start {
+    pub(crate) number: usize,
     pub(crate) engine: Arc<Engine>,
     pub(crate) house: Weak<Inner>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) idle_ms: u64,
+    pub(crate) limits: Limits,
     pub(crate) sql_policy: SqlPolicy,
     pub(crate) sql_pool: PoolSizes,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
@@ -70,10 +87,11 @@ pub(crate) struct Start {
 /// The shard's thread; ends when it is closed or the house is gone. `beside` runs on it as long.
 pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'static>) {
     let Start {
+        number,
         engine,
         house,
         clock,
-        idle_ms,
+        limits,
         sql_policy,
         sql_pool,
         notices,
@@ -86,6 +104,7 @@ pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'stati
     let gate = Gate::new(signal);
     let actors = RefCell::default();
     let shard = Rc::new(Shard {
+        number,
         engine,
         house,
         clock,
@@ -93,7 +112,10 @@ pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'stati
         databases: Pool::new(sql_policy, sql_pool),
         gate,
         actors,
-        idle_ms,
+        incarnations: Cell::new(0),
+        limits,
+        awake_bytes: Cell::new(0),
+        gauges: Gauges::new(number),
     });
     let tasks = LocalSet::new();
     if let Some(beside) = beside {
@@ -133,13 +155,27 @@ impl Shard {
                 .downcast()
                 .expect("the check in an id tells classes apart");
         }
-        let actor = Actor::new(Core::new(address.clone(), self));
+        self.incarnations.update(|count| count + 1);
+        let actor = Actor::new(Core::new(address.clone(), self, self.incarnations.get()));
         self.actors.borrow_mut().insert(id, actor.clone());
+        address.class.meters.wakes.increment(1);
+        self.gauges.awake.increment(1);
         actor
     }
 
+    /// Refuses another call for an object for which too many wait.
+    pub(crate) fn check_load(&self, core: &Core) -> Result<(), CallError> {
+        let waiting = core.lock.waiting();
+        match waiting >= self.limits.queue {
+            true => Err(CallError::Overloaded(format!(
+                "{waiting} calls wait for it"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// Takes an actor out of the map, unless another has its place by now.
-    pub(crate) fn forget(&self, core: &Rc<Core>) {
+    pub(crate) fn forget(self: &Rc<Self>, core: &Rc<Core>) {
         let id = core.address.id.raw();
         let mut actors = self.actors.borrow_mut();
         if actors
@@ -147,12 +183,27 @@ impl Shard {
             .is_some_and(|actor| Rc::ptr_eq(actor.core(), core))
         {
             actors.remove(&id);
+            core.address.class.meters.resets.increment(1);
+            self.gone(core);
         }
     }
 
+    /// An object has left the map.
+    fn gone(self: &Rc<Self>, core: &Core) {
+        self.gauges.awake.decrement(1);
+        self.resized(core.take_bytes(), 0);
+    }
+
     /// Lets an output go once its ticket is redeemed.
-    pub(crate) fn submit(&self, ticket: Option<Ticket>, output: Output) {
+    pub(crate) fn submit(self: &Rc<Self>, ticket: Option<Ticket>, output: Output) {
         if let Err(cause) = self.gate.submit(ticket, output) {
+            self.reset_all(&cause);
+        }
+    }
+
+    /// Sees to it that everything is reset should this commit fail, also if no output waits for it.
+    pub(crate) fn watch(self: &Rc<Self>, ticket: Ticket) {
+        if let Err(cause) = self.gate.watch(ticket) {
             self.reset_all(&cause);
         }
     }
@@ -184,34 +235,71 @@ impl Shard {
         loop {
             let now_ms = self.clock.now_ms();
             self.clock
-                .sleep_until(now_ms + (self.idle_ms / 4).max(1))
+                .sleep_until(now_ms + (self.limits.idle_ms / 4).max(1))
                 .await;
-            let Some(since_ms) = self.clock.now_ms().checked_sub(self.idle_ms) else {
+            let Some(since_ms) = self.clock.now_ms().checked_sub(self.limits.idle_ms) else {
                 continue;
             };
-            let idle: Vec<RawId> = {
+            let idle: Vec<Rc<Core>> = {
                 let actors = self.actors.borrow();
-                let idle = actors
-                    .iter()
-                    .filter(|(_, actor)| actor.core().is_idle_since(since_ms));
-                idle.map(|(id, _)| *id).collect()
+                let cores = actors.values().map(|actor| actor.core());
+                let idle = cores.filter(|core| core.is_idle_since(since_ms));
+                idle.cloned().collect()
             };
-            for id in idle {
-                self.evict(&id);
+            for core in idle {
+                core.address.class.meters.evicted_idle.increment(1);
+                self.evict(&core.address.id.raw());
             }
         }
     }
 
+    /// An object takes another amount of memory. If all take too much, those go that were idle for longest.
+    pub(crate) fn resized(self: &Rc<Self>, before: usize, now: usize) {
+        self.awake_bytes.update(|sum| sum - before + now);
+        self.gauges.awake_bytes.set(self.awake_bytes.get() as f64);
+        if now > before && self.awake_bytes.get() > self.limits.awake_bytes {
+            // Not in the midst of somebody's event.
+            let shard = self.clone();
+            spawn_local(async move { shard.make_room() });
+        }
+    }
+
+    fn make_room(self: &Rc<Self>) {
+        // An eighth at a time, so that not every event has to look at all.
+        let target = self.limits.awake_bytes - self.limits.awake_bytes / 8;
+        if self.awake_bytes.get() <= self.limits.awake_bytes {
+            return;
+        }
+        let mut idle: Vec<Rc<Core>> = {
+            let actors = self.actors.borrow();
+            let cores = actors.values().map(|actor| actor.core());
+            cores.filter(|core| core.is_idle()).cloned().collect()
+        };
+        idle.sort_by_key(|core| core.last_active());
+        for core in idle {
+            if self.awake_bytes.get() <= target {
+                return;
+            }
+            core.address.class.meters.evicted_for_memory.increment(1);
+            self.evict(&core.address.id.raw());
+        }
+    }
+
     /// Drops an object from memory if nothing goes on in it. Returns whether it is asleep.
-    fn evict(&self, id: &RawId) -> bool {
+    fn evict(self: &Rc<Self>, id: &RawId) -> bool {
+        self.put_to_sleep(id, Core::is_idle)
+    }
+
+    fn put_to_sleep(self: &Rc<Self>, id: &RawId, may: impl FnOnce(&Core) -> bool) -> bool {
         let Some(actor) = self.actors.borrow().get(id).cloned() else {
             return true;
         };
-        if !actor.core().is_idle() {
+        if !may(actor.core()) {
             return false;
         }
         actor.core().sleep();
         self.actors.borrow_mut().remove(id);
+        self.gone(actor.core());
         true
     }
 
@@ -220,12 +308,16 @@ impl Shard {
         clippy::disallowed_methods,
         reason = "patience with a stuck handler is real time"
     )]
-    async fn close(&self) {
+    async fn close(self: &Rc<Self>) {
         self.sockets.close_all().await;
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         loop {
             let ids: Vec<RawId> = self.actors.borrow().keys().copied().collect();
-            if ids.iter().filter(|id| !self.evict(id)).count() == 0 {
+            // Nobody comes back to a callback any more.
+            let busy = ids
+                .iter()
+                .filter(|id| !self.put_to_sleep(id, Core::is_quiet));
+            if busy.count() == 0 {
                 return;
             }
             if tokio::time::Instant::now() >= deadline {

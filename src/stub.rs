@@ -2,30 +2,39 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
 
 use crate::access::Mode;
 use crate::actor::{Actor, Place};
-use crate::core::{Chain, current};
+use crate::call::{Call, Link};
+use crate::core::{Chain, Leave, current};
 use crate::ctx::Ctx;
 use crate::error::CallError;
 use crate::house::{Address, Inner};
 use crate::id::ObjectId;
 use crate::object::Object;
-use crate::shard::{Event, Shard};
+use crate::transfer::{refuse_to_read, refuse_to_write};
 
 /// A handle to one object, wherever it is and whether it is awake or not. Cheap to clone, and usable
 /// from any thread.
 ///
-/// Calls through one stub arrive in the order in which they were made. A call that a handler of another
-/// object makes leaves that object when its writes so far are durable, as everything does.
+/// A call is made when its future is first polled. Calls through one stub arrive in the order in which they
+/// were made. A call that a handler of another object makes leaves that object when its writes so far are
+/// durable, as everything does.
+///
+/// **Dropping a call's future cancels the call**: if it has not begun it never does, else its handler ends at
+/// its next await. What it wrote before that is kept. Work that must go on belongs into
+/// [`Ctx::wait_until`](crate::Ctx::wait_until).
+///
+/// **After a reset** of the object that cost a call of this stub, the stub and its clones fail with the same
+/// error: no later call overtakes the lost one. [`Stub::fresh`] reaches the object again.
 pub struct Stub<T> {
     pub(crate) house: Arc<Inner>,
     pub(crate) address: Address,
+    link: Arc<Link>,
     class: PhantomData<fn() -> T>,
 }
 
@@ -34,6 +43,7 @@ impl<T> Clone for Stub<T> {
         Stub {
             house: self.house.clone(),
             address: self.address.clone(),
+            link: self.link.clone(),
             class: PhantomData,
         }
     }
@@ -50,6 +60,7 @@ impl<T: Object> Stub<T> {
         Stub {
             house,
             address,
+            link: Arc::default(),
             class: PhantomData,
         }
     }
@@ -59,161 +70,92 @@ impl<T: Object> Stub<T> {
         &self.address.id
     }
 
+    /// Another stub of the same object, which does not share the failures of this one, and whose calls are
+    /// in no order with those of this one.
+    pub fn fresh(&self) -> Self {
+        Stub::new(self.house.clone(), self.address.clone())
+    }
+
     /// Runs `handler` in the object, alone. [`#[dovehouse::object]`](crate::object) makes methods of
-    /// this.
+    /// this; `method` is what traces call it.
     pub async fn call_exclusive<R: Send + 'static>(
         &self,
+        method: &'static str,
         handler: impl AsyncFnOnce(&mut T, &Ctx) -> Result<R, CallError> + Send + 'static,
     ) -> Result<R, CallError> {
-        self.call(Mode::Exclusive, async move |actor: &Actor<T>, place| {
-            actor.exclusive(place, handler).await
-        })
-        .await
+        let run = async move |actor: &Actor<T>, place| actor.exclusive(place, handler).await;
+        self.call(Mode::Exclusive, method, run).await
     }
 
     /// Runs `handler` in the object; other handlers that share it may run where it awaits.
     pub async fn call_shared<R: Send + 'static>(
         &self,
+        method: &'static str,
         handler: impl AsyncFnOnce(&T, &Ctx) -> Result<R, CallError> + Send + 'static,
     ) -> Result<R, CallError> {
-        self.call(Mode::Shared, async move |actor: &Actor<T>, place| {
-            actor.shared(place, handler).await
-        })
-        .await
+        let run = async move |actor: &Actor<T>, place| actor.shared(place, handler).await;
+        self.call(Mode::Shared, method, run).await
     }
 
     async fn call<R: Send + 'static>(
         &self,
         mode: Mode,
+        method: &'static str,
         run: impl AsyncFnOnce(&Actor<T>, Place) -> Result<R, CallError> + Send + 'static,
     ) -> Result<R, CallError> {
         // The caller's turn stays on its thread; the answer can be waited for anywhere.
-        let answer = self.send(mode, run)?;
+        let answer = self.send(mode, method, run)?;
         answer
             .await
-            .unwrap_or_else(|_| Err(self.house.lost_reply()))
+            .unwrap_or_else(|_| Err(self.link.lose(self.house.lost_reply())))
     }
 
     fn send<R: Send + 'static>(
         &self,
         mode: Mode,
+        method: &'static str,
         run: impl AsyncFnOnce(&Actor<T>, Place) -> Result<R, CallError> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<R, CallError>>, CallError> {
+        if let Some(error) = self.link.broken() {
+            return Err(error);
+        }
         let (reply, answer) = oneshot::channel();
         let caller = current();
         let chain = caller
             .as_ref()
-            .map_or_else(Chain::default, |caller| caller.chain.clone());
-        let address = self.address.clone();
-        let call = Call {
-            address,
+            .map_or_else(Chain::default, |caller| caller.chain());
+        let call = Box::new(Call {
+            address: self.address.clone(),
+            link: self.link.clone(),
             mode,
+            method,
             chain,
             run,
             reply,
             class: PhantomData::<fn() -> T>,
-        };
+        });
         match caller {
             // From inside an object: the call is one of its outputs.
             Some(caller) => {
-                let (house, address) = (self.house.clone(), self.address.clone());
-                caller
-                    .core
-                    .emit(Box::new(move || drop(house.send(&address, Box::new(call)))));
+                let (house, shard) = (self.house.clone(), caller.core.shard.clone());
+                let to = self.address.id.raw();
+                let leave = move || drop(house.send_from(&shard, to, call));
+                caller.core.emit_as(Leave::AtOnce, Box::new(leave));
             }
-            None => self.house.send(&self.address, Box::new(call))?,
+            None => self.house.send(&self.address, call)?,
         }
         Ok(answer)
     }
 }
 
-/// A call on its way.
-struct Call<T, R, F> {
-    address: Address,
-    mode: Mode,
-    chain: Chain,
-    run: F,
-    reply: oneshot::Sender<Result<R, CallError>>,
-    class: PhantomData<fn() -> T>,
-}
-
-impl<T, R, F> Event for Call<T, R, F>
-where
-    T: Object,
-    R: Send + 'static,
-    F: AsyncFnOnce(&Actor<T>, Place) -> Result<R, CallError> + Send + 'static,
-{
-    fn deliver(self: Box<Self>, shard: &Rc<Shard>) {
-        let Call {
-            address,
-            mode,
-            chain,
-            run,
-            reply,
-            ..
-        } = *self;
-        let actor = shard.actor::<T>(&address);
-        let place = match actor.queue(mode, &chain) {
-            Ok(place) => place,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
-        actor.core.begin();
-        spawn_local(async move {
-            let result = run(&actor, place).await;
-            // A caller that has gone away does not want it.
-            actor.core.emit(Box::new(move || drop(reply.send(result))));
-            actor.core.finish();
-        });
+impl<T> Serialize for Stub<T> {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        refuse_to_write::<S>("a stub")
     }
 }
 
-/// An alarm that is due.
-pub(crate) struct Fire<T> {
-    pub(crate) address: Address,
-    class: PhantomData<fn() -> T>,
-}
-
-impl<T: Object> Fire<T> {
-    pub(crate) fn event(address: Address) -> Box<dyn Event> {
-        Box::new(Fire {
-            address,
-            class: PhantomData::<fn() -> T>,
-        })
+impl<'de, T> Deserialize<'de> for Stub<T> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        refuse_to_read::<D, _>("a stub")
     }
-}
-
-impl<T: Object> Event for Fire<T> {
-    fn deliver(self: Box<Self>, shard: &Rc<Shard>) {
-        let actor = shard.actor::<T>(&self.address);
-        let place = actor.queue(Mode::Exclusive, &Chain::default());
-        let place = place.expect("nobody waits for an alarm");
-        actor.core.begin();
-        let shard = shard.clone();
-        spawn_local(async move {
-            let outcome = actor.fire(place).await;
-            if outcome.is_err() && actor.core.broken().is_some() {
-                put_off::<T>(&shard, &self.address).await;
-            }
-            actor.core.finish();
-            let (house, id) = (shard.house.clone(), self.address.id.raw());
-            actor.core.emit(Box::new(move || {
-                if let Some(house) = house.upgrade() {
-                    house.alarms.done(id);
-                }
-            }));
-        });
-    }
-}
-
-/// The alarm's handler had the object reset, so that it could not note the failure itself.
-async fn put_off<T: Object>(shard: &Rc<Shard>, address: &Address) {
-    let actor = shard.actor::<T>(address);
-    let place = actor
-        .queue(Mode::Exclusive, &Chain::default())
-        .expect("nobody waits for an alarm");
-    actor.core.begin();
-    if let Err(error) = actor.put_off_alarm(place).await {
-        tracing::error!(object = %address.id, class = T::CLASS, "its alarm cannot be put off: {error}");
-    }
-    actor.core.finish();
 }

@@ -41,6 +41,12 @@ impl List {
         self
     }
 
+    /// Only keys behind this one. Takes the place of [`List::start`].
+    pub fn start_after(self, key: &[u8]) -> Self {
+        // Nothing lies between a key and the same key with a zero byte behind it.
+        self.start(&[key, &[0]].concat())
+    }
+
     /// Only keys before this one.
     pub fn end(mut self, key: &[u8]) -> Self {
         self.end = Some(key.to_vec());

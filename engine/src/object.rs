@@ -471,6 +471,12 @@ impl Object {
         }
     }
 
+    /// Counts the calls that changed something in memory, or undid it, since the object woke. Whoever remembers
+    /// it can tell later whether there were others.
+    pub fn touches(&self) -> u64 {
+        self.touched
+    }
+
     /// A place to which the open transaction can be rolled back. From here on what the transaction
     /// overwrites is kept in memory.
     pub fn savepoint(&mut self) -> Savepoint {

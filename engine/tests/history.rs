@@ -273,8 +273,8 @@ fn every_commit_of_a_big_object_can_be_had_again() {
 #[test]
 fn every_planted_flaw_is_found() {
     for (suite, flaw, from) in [
-        (TINY, Flaw::FreeBeforeHistory, 0),
-        (BIG, Flaw::FreeBeforeHistory, 0),
+        (TINY, Flaw::FreeBeforeHistory, 44),
+        (BIG, Flaw::FreeBeforeHistory, 86),
         (BIG, Flaw::ForgetLeavesEarly, 0),
     ] {
         let found = first_failure(from..from + 400, |seed| {

@@ -1,7 +1,8 @@
 //! From the block to the stub and the implementation of `Object`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Result, Type, Visibility};
 
 use crate::method::{Method, Receiver};
@@ -55,6 +56,12 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
         impl #stub {
             #(#calls)*
 
+            /// Another stub of the same object, which does not share the failures of this one; see
+            /// [`Stub::fresh`](::dovehouse::Stub::fresh).
+            pub fn fresh(&self) -> Self {
+                #stub(self.0.fresh())
+            }
+
             /// The object's id.
             pub fn id(&self) -> &::dovehouse::ObjectId {
                 self.0.id()
@@ -74,6 +81,23 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
         impl ::core::convert::From<::dovehouse::Stub<#ident>> for #stub {
             fn from(stub: ::dovehouse::Stub<#ident>) -> Self {
                 #stub(stub)
+            }
+        }
+
+        impl ::dovehouse::serde::Serialize for #stub {
+            fn serialize<S: ::dovehouse::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::core::result::Result<S::Ok, S::Error> {
+                ::dovehouse::serde::Serialize::serialize(&self.0, serializer)
+            }
+        }
+
+        impl<'de> ::dovehouse::serde::Deserialize<'de> for #stub {
+            fn deserialize<D: ::dovehouse::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::core::result::Result<Self, D::Error> {
+                ::dovehouse::serde::Deserialize::deserialize(deserializer).map(#stub)
             }
         }
 
@@ -221,8 +245,18 @@ fn expand_call(object: &Ident, method: &Method<'_>) -> Result<TokenStream> {
         Receiver::Exclusive => (format_ident!("call_exclusive"), quote!(&mut #object)),
         _ => (format_ident!("call_shared"), quote!(&#object)),
     };
+    let name = ident.to_string();
     let returned = replace_self(quote!(#reply), object);
-    let types = types.iter().map(|ty| replace_self(quote!(#ty), object));
+    let types: Vec<_> = types
+        .iter()
+        .map(|ty| replace_self(quote!(#ty), object))
+        .collect();
+    let travels = types
+        .iter()
+        .zip(&method.arguments)
+        .map(|(ty, (_, at))| quote_spanned!(at.span()=> ::dovehouse::check_transfer::<#ty>();));
+    let comes_back =
+        quote_spanned!(signature.output.span()=> ::dovehouse::check_transfer::<#returned>(););
     Ok(quote! {
         #(#docs)*
         #fallback
@@ -230,7 +264,9 @@ fn expand_call(object: &Ident, method: &Method<'_>) -> Result<TokenStream> {
             &self,
             #(#names: #types),*
         ) -> ::core::result::Result<#returned, ::dovehouse::CallError> {
-            self.0.#deliver(async move |this: #this, ctx: &::dovehouse::Ctx| {
+            #(#travels)*
+            #comes_back
+            self.0.#deliver(#name, async move |this: #this, ctx: &::dovehouse::Ctx| {
                 let _ = ctx;
                 #call
             }).await

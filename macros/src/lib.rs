@@ -21,7 +21,8 @@ use proc_macro::TokenStream;
 /// | other functions | are left alone |
 ///
 /// All may be `async`, may leave out `ctx`, and may return a value or a `Result` whose error can be
-/// displayed. Arguments and results travel between threads, so they are owned and `Send`.
+/// displayed. Arguments and results are owned, `Send`, and serialisable with serde, so that a call can leave the
+/// process: see the trait `Transfer`, and `Local`, `Callback` and `Stream` for what is not data.
 ///
 /// The class is named like the type; `#[dovehouse::object(class = "Name")]` names it otherwise, which
 /// lets the type be renamed later without losing its objects.

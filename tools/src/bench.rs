@@ -6,6 +6,8 @@
 
 mod alarms;
 mod big;
+#[cfg(feature = "load")]
+mod call;
 mod commit;
 mod compact;
 mod content;
@@ -75,6 +77,9 @@ enum Bench {
     Alarms,
     /// One object of 10 GiB of pages and one of 10 million keys: loads, commits, reads, a kill, and erasing
     Big,
+    /// Calls from object to object and from outside, durable ones, and bytes for each awake object
+    #[cfg(feature = "load")]
+    Call,
     /// Durable SQL transactions of one row at 1, 64 and 1,000 objects, beside stock SQLite on files
     #[cfg(feature = "sql")]
     SqlCommit,
@@ -130,6 +135,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Compact => (16, 1_000_000, 20),
         Bench::Alarms => (1, 1_000_000, 0),
         Bench::Big => (1, 2_621_440, 10),
+        #[cfg(feature = "load")]
+        Bench::Call => (1_000, 20_000, 2),
         #[cfg(feature = "sql")]
         Bench::SqlCommit => (0, 0, 3),
         #[cfg(feature = "sql")]
@@ -179,6 +186,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Recover => recover::run(&mut run),
         Bench::Compact => compact::run(&mut run),
         Bench::Alarms => alarms::run(&mut run),
+        #[cfg(feature = "load")]
+        Bench::Call => call::run(&mut run),
         #[cfg(feature = "sql")]
         Bench::SqlCommit => sql::commit(&mut run),
         #[cfg(feature = "sql")]

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     dump: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 enum Kind {
     /// Keys
     Kv,
