@@ -2,8 +2,12 @@
 //! clocks that jump.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use dovehouse_engine::wal::fs::{File, Fs, LockGuard, LockKind, Mode};
 use dovehouse_engine::wal::sim::{SimFs, first_failure, for_each_seed};
 use dovehouse_engine::{Bookmark, Builder, ClassId, Engine, Error, Flaw, Object, Retention, Teeth};
 use parking_lot::Mutex;
@@ -226,7 +230,7 @@ fn run(suite: Suite, seed: u64, teeth: Teeth) -> Result<(), String> {
 }
 
 fn fs_now(fs: &SimFs) -> u64 {
-    dovehouse_engine::wal::fs::Fs::now_ms(fs)
+    fs.now_ms()
 }
 
 const TINY: Suite = Suite {
@@ -421,6 +425,79 @@ fn what_is_too_old_is_let_go_of_with_an_error_that_says_what_is_left() {
     assert_eq!(engine.bookmark_at(&id(0), fs_now(&fs)).unwrap(), third);
     assert!(matches!(
         engine.bookmark_at(&id(0), fs_now(&fs) + 1),
+        Err(Error::NotAvailable { .. })
+    ));
+}
+
+/// A disk whose wall clock somebody sets: that takes no time.
+#[derive(Debug)]
+struct SetClock {
+    disk: SimFs,
+    ahead_ms: AtomicU64,
+}
+
+impl Fs for SetClock {
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+        self.disk.open(path, mode)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir(dir)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.disk.unlink(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn LockGuard>> {
+        self.disk.lock(path, kind)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.disk.now_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.disk.elapsed_us()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.disk.random_u64()
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_forward_by_much_lets_nothing_go() {
+    let fs = Arc::new(SetClock {
+        disk: SimFs::new(8),
+        ahead_ms: AtomicU64::new(0),
+    });
+    let builder = || common::builder(&fs.disk, Teeth::default()).fs(fs.clone());
+    let engine = builder().open().unwrap();
+    let class = engine.class("Room").unwrap();
+    let first = put(&engine, class, b"key", b"1");
+    put(&engine, class, b"key", b"2");
+    engine.checkpoint().unwrap();
+    fs.ahead_ms.store(40 * DAY_MS, Ordering::Relaxed);
+    engine.checkpoint().unwrap();
+    put(&engine, class, b"key", b"3");
+    engine.checkpoint().unwrap();
+    assert_eq!(value_at(&engine, &first).unwrap().unwrap(), b"1");
+    // Whoever opens the store with that clock means it.
+    engine.close().unwrap();
+    drop(engine);
+    let engine = builder().open().unwrap();
+    engine.checkpoint().unwrap();
+    assert!(matches!(
+        value_at(&engine, &first),
         Err(Error::NotAvailable { .. })
     ));
 }

@@ -261,7 +261,7 @@ fn run(seed: u64) -> Result<(), String> {
     let (mut sampler, every) = (rng.fork(), seed.is_multiple_of(EXHAUSTIVE));
     fs.on_operation(move |image| {
         // In some seeds every operation gets its crash, in the others a part of them.
-        if note.lock().is_none() && (every || sampler.u8(0..6) == 0) {
+        if note.lock().is_none() && (every || sampler.u8(0..15) == 0) {
             let promise = held.lock().clone();
             if let Err(error) = crash(image, &promise, sampler.u8(0..15) == 0) {
                 *note.lock() = Some(error);

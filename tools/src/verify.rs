@@ -28,6 +28,7 @@ struct Report {
     records: u64,
     objects: u64,
     databases: u64,
+    history: u64,
     damage: Vec<String>,
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .extend(damage.map(|damage| damage.to_string()));
     check_log(&engine, &mut report);
     check_objects(&engine, &mut report, arguments.deep);
+    check_history(&engine, &mut report);
     if arguments.json {
         output::json(&json!({
             "schema": 1,
@@ -47,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "records": report.records,
             "objects": report.objects,
             "databases": report.databases,
+            "history_entries": report.history,
             "damage": report.damage,
         }))?;
     } else {
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             records,
             objects,
             databases,
+            history,
             damage,
         } = &report;
         let deep = if arguments.deep {
@@ -64,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             String::new()
         };
         output::print(format!(
-            "{segments} segments, {batches} batches, {records} records, {objects} objects{deep}: {}",
+            "{segments} segments, {batches} batches, {records} records, {objects} objects{deep}, {history} entries of history: {}",
             if damage.is_empty() {
                 "no damage".to_owned()
             } else {
@@ -140,6 +144,17 @@ fn check_objects(engine: &Engine, report: &mut Report, deep: bool) {
         }
     }
     bar.finish_and_clear();
+}
+
+/// Every entry of history that is in files.
+fn check_history(engine: &Engine, report: &mut Report) {
+    let bar = output::progress(engine.stats().history.entries, "entries of history");
+    let damage = engine.check_history(|| {
+        report.history += 1;
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    report.damage.extend(damage.iter().map(ToString::to_string));
 }
 
 fn check_state(engine: &Engine, info: &ObjectInfo, report: &mut Report) {

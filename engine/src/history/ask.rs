@@ -1,7 +1,9 @@
 //! What callers ask of history: bookmarks, commits, and objects as they were.
 
+use super::key::{Key, What};
 use super::past::Point;
 use super::read::Subject;
+use super::value::{Block, Commit};
 use super::{Bookmark, Retention};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
@@ -78,7 +80,7 @@ impl Engine {
         let inner = &self.inner;
         let point = inner.present(id)?;
         let commits = inner.history.commits(point.of, 1);
-        let moment = move |item: Result<(u64, super::value::Commit)>| match item {
+        let moment = move |item: Result<(u64, Commit)>| match item {
             Ok((_, commit))
                 if !inner
                     .history
@@ -96,6 +98,20 @@ impl Engine {
         Ok(commits.filter_map(moment))
     }
 
+    /// Reads all of history that is in files, and calls `entry` for each. Returns what cannot be read.
+    pub fn check_history(&self, mut entry: impl FnMut()) -> Vec<Error> {
+        let mut damage = Vec::new();
+        for entries in self.inner.history.tables.each() {
+            for item in entries {
+                match item.and_then(|(key, value)| check_entry(&key, &value)) {
+                    Ok(()) => entry(),
+                    Err(error) => damage.push(error),
+                }
+            }
+        }
+        damage
+    }
+
     /// An object as it was, for reading: its commits fail. Any number of them may be awake, beside the object
     /// itself. Fails with [`Error::WrongBookmark`] for a bookmark of another object, and with
     /// [`Error::NotAvailable`] if history no longer reaches back so far.
@@ -109,6 +125,25 @@ impl Engine {
             state,
             point.seq,
         ))
+    }
+}
+
+/// Whether an entry makes sense.
+fn check_entry(key: &Key, value: &[u8]) -> Result<()> {
+    let makes_sense = match key.what {
+        What::Commit => Commit::decode(value).is_some(),
+        What::Block(_) => Block::decode(value).is_some(),
+        What::End => value.is_empty(),
+    };
+    match makes_sense {
+        true => Ok(()),
+        false => {
+            let what = format!("the history of slot {}", key.slot);
+            Err(Error::damaged(
+                what,
+                format!("what it says of commit {} makes no sense", key.seq),
+            ))
+        }
     }
 }
 
@@ -187,7 +222,7 @@ impl Inner {
     /// The last commit at a time.
     fn seq_at(&self, point: &Point, time_ms: u64) -> Result<u64> {
         // The first commit after the time is found by halves: times grow with numbers.
-        let is_after = |seq: u64| -> Result<Option<(u64, super::value::Commit)>> {
+        let is_after = |seq: u64| -> Result<Option<(u64, Commit)>> {
             self.history.commit_after(point.of, seq)
         };
         let (mut from, mut to) = (0, point.newest.seq);

@@ -33,7 +33,7 @@ use crate::ids::HashKey;
 pub struct Bookmark {
     seq: u64,
     tag: u32,
-    check: u128,
+    check: [u8; 16],
 }
 
 /// The text is no bookmark: it was cut or changed. Ask for the bookmark again.
@@ -56,7 +56,7 @@ impl Bookmark {
             seq,
             // The same for all bookmarks of the object: no commit has this number.
             tag: hash(u64::MAX) as u32,
-            check: hash(seq),
+            check: hash(seq).to_be_bytes(),
         }
     }
 
@@ -70,6 +70,7 @@ impl fmt::Display for Bookmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Bookmark { seq, tag, check } = self;
         let (high, low) = ((seq >> 32) as u32, *seq as u32);
+        let check = u128::from_be_bytes(*check);
         write!(f, "{high:08x}-{low:08x}-{tag:08x}-{check:032x}")
     }
 }
@@ -95,7 +96,9 @@ impl FromStr for Bookmark {
         Ok(Bookmark {
             seq: u64::from(number(high)?) << 32 | u64::from(number(low)?),
             tag: number(tag)?,
-            check: u128::from_str_radix(check, 16).map_err(|_| BookmarkError)?,
+            check: u128::from_str_radix(check, 16)
+                .map_err(|_| BookmarkError)?
+                .to_be_bytes(),
         })
     }
 }

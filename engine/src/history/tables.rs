@@ -225,6 +225,15 @@ impl Tables {
         Range::over(tables, &keys, Some(self.cache.clone()))
     }
 
+    /// The entries of each table by itself. One that cannot be read gives an error.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Range> {
+        let members = self.members();
+        (0..members.len()).map(move |at| {
+            let table = members[at].table.as_ref();
+            Range::over(std::iter::once(table), &.., None)
+        })
+    }
+
     /// Merges some tables into one, if that is worth it at the time `now_ms`, and says whether it was.
     pub(crate) fn merge_one(&self, now_ms: u64) -> Result<bool> {
         let _merging = self.merging.lock();
