@@ -20,7 +20,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use dovehouse::{Ctx, Dovehouse, Message, Namespace, WebSocket};
+use dovehouse::{AutoResponse, Ctx, Dovehouse, Message, Namespace, WebSocket};
 use serde::{Deserialize, Serialize};
 
 const ROOM_BYTES_MAX: usize = 256;
@@ -119,6 +119,23 @@ struct Room;
 impl Room {
     fn new() -> Self {
         Room
+    }
+
+    /// Somebody comes in. The room may sleep while everybody is silent; what keeps the connections alive
+    /// is answered without it.
+    fn fetch(
+        &mut self,
+        ctx: &Ctx,
+        request: dovehouse::Request,
+    ) -> dovehouse::Result<dovehouse::Response> {
+        if !dovehouse::wants_web_socket(&request) {
+            let mut response = dovehouse::Response::new("connect with a WebSocket\n".into());
+            *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+            return Ok(response);
+        }
+        ctx.set_web_socket_auto_response(Some(AutoResponse::new("ping", "pong")?));
+        let (_socket, client) = ctx.accept_web_socket(&[])?;
+        Ok(client.into_response())
     }
 
     /// Stores a message and sends it to everybody in the room.
@@ -328,10 +345,9 @@ async fn put_settings(
 async fn web_socket(
     rooms: Rooms,
     name: RoomName,
-    mut request: Request,
-) -> Result<Response, Failure> {
-    let response = room(&rooms, name)?.accept_web_socket(&mut request, &[]);
-    Ok(response.map(Body::from))
+    request: Request,
+) -> Result<impl IntoResponse, Failure> {
+    Ok(room(&rooms, name)?.fetch(request).await?)
 }
 
 async fn not_found() -> Failure {

@@ -1,4 +1,4 @@
-//! What a handler has of its object: identity, storage, alarm, WebSockets.
+//! What a handler has of its object: identity, storage, alarm. WebSockets and bodies are in files of their own.
 
 use std::fmt;
 use std::rc::Rc;
@@ -10,7 +10,6 @@ use crate::house::Dovehouse;
 use crate::id::ObjectId;
 use crate::kv::Kv;
 use crate::sql::Sql;
-use crate::web_socket::WebSocket;
 
 /// A handler's way to its object. Cheap to clone; it may be kept in the instance.
 ///
@@ -85,15 +84,5 @@ impl Ctx {
     pub fn stored_bytes(&self) -> Result<usize> {
         self.core
             .with_storage(|storage| Ok(storage.object(|object| object.state_bytes())))
-    }
-
-    /// The object's open WebSockets, newest first.
-    pub fn web_sockets(&self) -> Vec<WebSocket> {
-        WebSocket::all(&self.core, None)
-    }
-
-    /// The object's open WebSockets with this tag, newest first.
-    pub fn web_sockets_tagged(&self, tag: &str) -> Vec<WebSocket> {
-        WebSocket::all(&self.core, Some(tag))
     }
 }

@@ -42,6 +42,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A WebSocket cannot be closed like that. Fix the call.
+    #[error("a WebSocket cannot be closed like that: {what}")]
+    CloseCode {
+        /// What is allowed.
+        what: &'static str,
+    },
     /// A typed value could not be written, or what is stored is not of the type that was asked for.
     /// Nothing was changed. Fix the type, or read the bytes.
     #[error("a value of type {type_name} cannot be {what}: {why}")]

@@ -25,6 +25,7 @@ use crate::namespace::Namespace;
 use crate::object::Object;
 use crate::shard::{self, Event, Handle, Limits, Notice, Shard, Start};
 use crate::waits::Waits;
+use crate::web_socket::{self, Dispatch};
 
 /// A store with its objects running in it. Clones are the same house.
 ///
@@ -81,6 +82,8 @@ pub(crate) struct Class {
     type_id: TypeId,
     /// Makes the event of a due alarm.
     fire: fn(Address) -> Box<dyn Event>,
+    /// Runs the handlers for what happens on a WebSocket.
+    pub(crate) dispatch: Dispatch,
 }
 
 /// Where an object is: its class and its id.
@@ -316,6 +319,7 @@ impl Dovehouse {
                 meters: Meters::new(T::CLASS),
                 type_id: TypeId::of::<T>(),
                 fire: Fire::<T>::event,
+                dispatch: web_socket::dispatch::<T>,
             })
         });
         let same = class.type_id == TypeId::of::<T>() && class.minter == minter;
@@ -356,7 +360,7 @@ impl Dovehouse {
         &self.inner.engine
     }
 
-    /// Closes the house: no more calls, WebSockets are closed, handlers that run are waited for (up to
+    /// Closes the house: no more calls, WebSockets are closed, bodies that objects produce are broken off, handlers that run are waited for (up to
     /// 30 seconds), and everything is written so that the next open has nothing to replay.
     pub async fn close(self) -> Result<()> {
         self.inner.closing.store(true, Ordering::Release);

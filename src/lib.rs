@@ -18,6 +18,7 @@ extern crate self as dovehouse;
 mod access;
 mod actor;
 mod alarms;
+mod body;
 mod call;
 mod callback;
 mod clock;
@@ -25,6 +26,7 @@ mod core;
 mod ctx;
 mod encoding;
 mod error;
+mod fetch;
 mod gate;
 mod house;
 mod id;
@@ -34,6 +36,7 @@ mod meters;
 mod namespace;
 mod object;
 mod sections;
+mod server;
 mod shard;
 mod sql;
 mod storage;
@@ -46,6 +49,7 @@ mod waits;
 mod web_socket;
 
 pub use alarms::{AlarmApi, AlarmInfo};
+pub use body::{Body, BodyError, BoxError, IntoBody};
 pub use callback::Callback;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use ctx::Ctx;
@@ -57,14 +61,16 @@ pub use dovehouse_sqlbridge::{
     Budget, Counters, Limit, Parameters, PoolSizes, Row, Rule, SqlPolicy, Value,
 };
 pub use error::{CallError, Error, Reply, Result};
+pub use fetch::{Request, Response};
 pub use house::{Builder, Dovehouse};
 pub use http;
 pub use id::{IdError, ObjectId};
 pub use kv::Kv;
 pub use namespace::Namespace;
-pub use object::Object;
+pub use object::{FetchHandler, Object};
 #[doc(hidden)]
 pub use serde;
+pub use server::Server;
 pub use sql::{Sql, SqlCursor, Turn};
 pub use stream::{Stream, StreamSender, stream};
 pub use stub::Stub;
@@ -72,9 +78,17 @@ pub use transaction::Transaction;
 #[doc(hidden)]
 pub use transfer::check_transfer;
 pub use transfer::{Local, Transfer};
-pub use web_socket::{CloseReason, Message, WebSocket};
+pub use web_socket::{
+    AutoResponse, ClientEnd, ClientWebSocket, CloseReason, Message, ReadyState, StandardWebSocket,
+    WebSocket, WebSocketError, wants_web_socket,
+};
 
 /// Its example is a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadMe;
+
+/// And its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/http.md")]
+struct HttpPage;

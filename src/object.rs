@@ -5,8 +5,9 @@ use std::future::Future;
 use crate::alarms::AlarmInfo;
 use crate::ctx::Ctx;
 use crate::error::CallError;
+use crate::fetch::{Request, Response};
 use crate::stub::Stub;
-use crate::web_socket::{CloseReason, Message, WebSocket};
+use crate::web_socket::{CloseReason, Message, WebSocket, WebSocketError};
 
 /// A class of durable objects. [`#[dovehouse::object]`](crate::object) implements it.
 ///
@@ -19,6 +20,9 @@ pub trait Object: Sized + 'static {
 
     /// Whether it has an alarm handler.
     const HAS_ALARM: bool = false;
+
+    /// Which `fetch` handler it has.
+    const FETCH: FetchHandler = FetchHandler::None;
 
     /// What callers hold.
     type Stub: From<Stub<Self>>;
@@ -34,6 +38,26 @@ pub trait Object: Sized + 'static {
     ) -> impl Future<Output = Result<(), CallError>> {
         let _ = (ctx, alarm);
         async { Ok(()) }
+    }
+
+    /// A request came in, and the handler has the object alone. Called if [`Object::FETCH`] says so.
+    fn fetch(
+        &mut self,
+        ctx: &Ctx,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, CallError>> {
+        let _ = (ctx, request);
+        async { Err(no_fetch::<Self>()) }
+    }
+
+    /// A request came in, and the handler shares the object. Called if [`Object::FETCH`] says so.
+    fn fetch_shared(
+        &self,
+        ctx: &Ctx,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, CallError>> {
+        let _ = (ctx, request);
+        async { Err(no_fetch::<Self>()) }
     }
 
     /// A message came in on a WebSocket. An error is logged.
@@ -57,4 +81,31 @@ pub trait Object: Sized + 'static {
         let _ = (ctx, socket, reason);
         async { Ok(()) }
     }
+
+    /// A WebSocket was closed because of what the peer did on it. An error is logged.
+    fn web_socket_error(
+        &mut self,
+        ctx: &Ctx,
+        socket: &WebSocket,
+        error: WebSocketError,
+    ) -> impl Future<Output = Result<(), CallError>> {
+        let _ = (ctx, socket, error);
+        async { Ok(()) }
+    }
+}
+
+/// Which `fetch` handler a class has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchHandler {
+    /// None: a request is an error.
+    None,
+    /// [`Object::fetch`], which has the object alone.
+    Exclusive,
+    /// [`Object::fetch_shared`], which may interleave with other handlers that share the object.
+    Shared,
+}
+
+pub(crate) fn no_fetch<T: Object>() -> CallError {
+    let message = format!("the class {} must have a fetch() handler", T::CLASS);
+    CallError::failed("NoFetchHandler", message)
 }

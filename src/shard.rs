@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dovehouse_engine::{Engine, ObjectId as RawId, Ticket};
 use dovehouse_sqlbridge::{Pool, PoolSizes, SqlPolicy};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::actor::{Actor, AnyActor};
@@ -46,6 +46,8 @@ pub(crate) struct Shard {
     pub(crate) sockets: Sockets,
     /// The databases of the objects that are awake here.
     pub(crate) databases: Pool,
+    /// Whether the house is closing.
+    pub(crate) closing: watch::Sender<bool>,
     gate: Gate,
     actors: RefCell<HashMap<RawId, Rc<dyn AnyActor>>>,
     incarnations: Cell<u64>,
@@ -110,6 +112,7 @@ pub(crate) fn run(start: Start, beside: Option<impl Future<Output = ()> + 'stati
         clock,
         sockets: Sockets::default(),
         databases: Pool::new(sql_policy, sql_pool),
+        closing: watch::Sender::new(false),
         gate,
         actors,
         incarnations: Cell::new(0),
@@ -174,7 +177,8 @@ impl Shard {
         }
     }
 
-    /// Takes an actor out of the map, unless another has its place by now.
+    /// Takes an actor that was reset out of the map, and ends its connections, unless another has its
+    /// place by now.
     pub(crate) fn forget(self: &Rc<Self>, core: &Rc<Core>) {
         let id = core.address.id.raw();
         let mut actors = self.actors.borrow_mut();
@@ -185,6 +189,7 @@ impl Shard {
             actors.remove(&id);
             core.address.class.meters.resets.increment(1);
             self.gone(core);
+            self.sockets.reset(id);
         }
     }
 
@@ -299,6 +304,7 @@ impl Shard {
         }
         actor.core().sleep();
         self.actors.borrow_mut().remove(id);
+        self.sockets.asleep(*id);
         self.gone(actor.core());
         true
     }
@@ -309,6 +315,7 @@ impl Shard {
         reason = "patience with a stuck handler is real time"
     )]
     async fn close(self: &Rc<Self>) {
+        self.closing.send_replace(true);
         self.sockets.close_all().await;
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         loop {

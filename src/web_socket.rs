@@ -2,47 +2,53 @@
 //!
 //! The host reads frames and sends each as an event, which wakes the object if need be; one at a time
 //! for each connection. What the object sends waits at the output gate, in order. Pings are answered
-//! by the host.
+//! by the host, and so is the one text for which the object has set an answer.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::marker::PhantomData;
+mod client;
+mod connection;
+mod frame;
+mod handshake;
+mod sockets;
+mod standard;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
-use dovehouse_engine::ObjectId as RawId;
-use futures_util::{SinkExt, StreamExt};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{
-    CloseFrame, Message as Frame, Role, WebSocketConfig,
-};
 
 use crate::access::Mode;
 use crate::core::{Chain, Core};
+use crate::ctx::Ctx;
+use crate::error::{CallError, Error, Result};
 use crate::house::Address;
 use crate::object::Object;
-use crate::shard::{Event, Shard};
-use crate::stub::Stub;
+use crate::shard::Shard;
+use connection::{Delivery, serve};
+use sockets::Socket;
 
-/// The largest message that a client may send.
-const MESSAGE_BYTES_MAX: usize = 32 << 20;
-/// Messages that wait for a slow client before it is dropped.
-const QUEUE_MAX: usize = 1024;
+pub use client::{ClientEnd, ClientWebSocket};
+pub use handshake::wants_web_socket;
+pub(crate) use handshake::{check_upgrade, refuse, switch_protocols};
+pub(crate) use sockets::Sockets;
+pub use standard::StandardWebSocket;
+
+/// The most connections of an object.
+const SOCKETS_MAX: usize = 32_768;
 /// The most tags of a connection, and the longest.
 const TAGS_MAX: usize = 10;
 const TAG_BYTES_MAX: usize = 256;
-/// How long a closed connection may take to answer.
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
+const ATTACHMENT_BYTES_MAX: usize = 16 << 10;
+/// The longest request and the longest response of an automatic answer.
+const AUTO_RESPONSE_BYTES_MAX: usize = 2048;
+/// Seven days.
+const EVENT_TIMEOUT_MS_MAX: u64 = 604_800_000;
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// The close frame had no code.
+const NO_CODE: u16 = 1005;
 /// No close frame came.
 const ABNORMAL: u16 = 1006;
-/// The server goes away.
-const GOING_AWAY: u16 = 1001;
 
 /// A message on a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +77,6 @@ impl From<Vec<u8>> for Message {
     }
 }
 
-impl From<Message> for Frame {
-    fn from(message: Message) -> Self {
-        match message {
-            Message::Text(text) => Frame::text(text),
-            Message::Binary(bytes) => Frame::binary(bytes),
-        }
-    }
-}
-
 /// Why a WebSocket ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,7 +89,112 @@ pub struct CloseReason {
     pub was_clean: bool,
 }
 
-/// An object's end of an open WebSocket.
+/// What a peer did that no WebSocket may do. The connection was closed for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WebSocketError {
+    /// A message is too long.
+    #[error("a message has more than {limit} bytes")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+    /// It is not the protocol.
+    #[error("{0}")]
+    Protocol(&'static str),
+}
+
+impl WebSocketError {
+    /// The code that the connection was closed with.
+    pub fn code(&self) -> u16 {
+        match self {
+            WebSocketError::Protocol(_) => 1002,
+            WebSocketError::NotUtf8 => 1007,
+            WebSocketError::TooLong { .. } => 1009,
+        }
+    }
+}
+
+/// How far a WebSocket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyState {
+    /// Messages go both ways.
+    Open,
+    /// The object has said goodbye; the peer may still send.
+    Closing,
+    /// It is gone.
+    Closed,
+}
+
+/// A text that the host answers in the object's place, without waking it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoResponse {
+    request: Box<str>,
+    response: Box<str>,
+}
+
+impl AutoResponse {
+    /// Answers exactly this text with that one, each of at most 2,048 bytes.
+    pub fn new(request: &str, response: &str) -> Result<Self> {
+        let longest = request.len().max(response.len());
+        check_limit(
+            "the text of an automatic response",
+            longest,
+            AUTO_RESPONSE_BYTES_MAX,
+        )?;
+        Ok(AutoResponse {
+            request: request.into(),
+            response: response.into(),
+        })
+    }
+
+    /// What is answered.
+    pub fn request(&self) -> &str {
+        &self.request
+    }
+
+    /// The answer.
+    pub fn response(&self) -> &str {
+        &self.response
+    }
+}
+
+fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<()> {
+    match found > limit {
+        true => Err(Error::Limit { what, limit }),
+        false => Ok(()),
+    }
+}
+
+/// The tags, each once.
+fn check_tags(tags: &[&str]) -> Result<Box<[Box<str>]>> {
+    check_limit("the number of tags", tags.len(), TAGS_MAX)?;
+    let mut distinct: Vec<Box<str>> = Vec::with_capacity(tags.len());
+    for tag in tags {
+        check_limit("the length of a tag", tag.len(), TAG_BYTES_MAX)?;
+        if !distinct.iter().any(|found| **found == **tag) {
+            distinct.push((*tag).into());
+        }
+    }
+    Ok(distinct.into())
+}
+
+fn check_close(code: Option<u16>, reason: &str) -> Result<()> {
+    let what = match code {
+        None if !reason.is_empty() => "a reason needs a code",
+        None | Some(1000..=1003 | 1007..=1014 | 3000..=4999) => {
+            let what = "the reason of a close";
+            return check_limit(what, reason.len(), CLOSE_REASON_BYTES_MAX);
+        }
+        Some(_) => "codes are 1000 to 1003, 1007 to 1014, and 3000 to 4999",
+    };
+    Err(Error::CloseCode { what })
+}
+
+/// An object's end of an open WebSocket. Two are equal if they are ends of the same one.
 #[derive(Clone)]
 pub struct WebSocket {
     socket: Rc<Socket>,
@@ -110,369 +212,249 @@ impl Eq for WebSocket {}
 impl std::fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebSocket")
-            .field("number", &self.socket.number)
+            .field("number", &self.socket.number())
+            .field("state", &self.ready_state())
             .finish_non_exhaustive()
     }
 }
 
 impl WebSocket {
-    /// The object's sockets, newest first, with this tag if one is given.
-    pub(crate) fn all(core: &Rc<Core>, tag: Option<&str>) -> Vec<WebSocket> {
-        let Some(shard) = core.shard.upgrade() else {
-            return Vec::new();
-        };
-        let sockets = shard.sockets.of(core.address.id.raw());
-        let tagged = |socket: &Rc<Socket>| {
-            tag.is_none_or(|tag| socket.tags.iter().any(|found| found == tag))
-        };
-        let handles = sockets.into_iter().rev().filter(tagged);
-        handles
-            .map(|socket| WebSocket {
-                socket,
-                core: core.clone(),
-            })
-            .collect()
-    }
-
-    /// Sends a message, once what the object has written so far is durable. A message to a client that
-    /// has gone is dropped.
+    /// Sends a message, once what the object has written so far is durable. A message to a peer that
+    /// has gone, or after [`WebSocket::close`], is dropped: so a broadcast need not look at each.
+    ///
+    /// A peer that does not read is dropped when more than 32 MiB wait for it.
     pub fn send(&self, message: impl Into<Message>) {
-        let (socket, frame) = (self.socket.clone(), message.into().into());
-        self.core.emit(Box::new(move || socket.push(frame)));
+        let (socket, message) = (self.socket.clone(), message.into());
+        self.core.emit(Box::new(move || socket.push(&message)));
     }
 
-    /// Closes the connection, after what was sent before. `code` is 1000 or from 3000 to 4999.
-    pub fn close(&self, code: u16, reason: &str) {
-        let (socket, frame) = (self.socket.clone(), close_frame(code, reason));
-        self.core.emit(Box::new(move || socket.push(frame)));
+    /// Closes the connection, after what was sent before. Closing again does nothing.
+    ///
+    /// `code` is from 1000 to 1003, from 1007 to 1014, or from 3000 to 4999; `None` sends an empty close frame,
+    /// which the peer sees as 1005. The reason has at most 123 bytes. Anything else is refused.
+    ///
+    /// The peer answers, and then the `web_socket_close` handler runs; also if it does not answer within
+    /// ten seconds.
+    pub fn close(&self, code: impl Into<Option<u16>>, reason: &str) -> Result<()> {
+        let code = code.into();
+        check_close(code, reason)?;
+        let (socket, reason) = (self.socket.clone(), reason.to_owned());
+        self.core
+            .emit(Box::new(move || socket.push_close(code, &reason)));
+        Ok(())
     }
 
-    /// The tags that it was accepted with.
-    pub fn tags(&self) -> &[String] {
-        &self.socket.tags
+    /// How far it is.
+    pub fn ready_state(&self) -> ReadyState {
+        self.socket.ready_state()
     }
 
-    /// Keeps some bytes with the connection, as long as it lasts, whether the object sleeps or not.
-    pub fn set_attachment(&self, bytes: Option<Vec<u8>>) {
-        *self.socket.attachment.borrow_mut() = bytes;
+    /// The tags that it was accepted with, each once.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.socket.tags.iter().map(|tag| &**tag)
+    }
+
+    /// Keeps some bytes with the connection, at most 16 KiB, as long as it lasts and whether the object
+    /// sleeps or not. Not durable, and not undone with the turn.
+    pub fn set_attachment(&self, bytes: Option<Vec<u8>>) -> Result<()> {
+        let length = bytes.as_ref().map_or(0, Vec::len);
+        check_limit("the length of an attachment", length, ATTACHMENT_BYTES_MAX)?;
+        *self.socket.attachment.borrow_mut() = bytes.map(Vec::into_boxed_slice);
+        Ok(())
     }
 
     /// What was attached.
     pub fn attachment(&self) -> Option<Vec<u8>> {
-        self.socket.attachment.borrow().clone()
+        let attachment = self.socket.attachment.borrow();
+        attachment.as_ref().map(|bytes| bytes.to_vec())
+    }
+
+    /// When the host last answered on it in the object's place, in milliseconds since 1970. Stays when the
+    /// [`AutoResponse`] goes.
+    pub fn auto_response_ms(&self) -> Option<u64> {
+        self.socket.auto_response_ms.get()
     }
 }
 
-fn close_frame(code: u16, reason: &str) -> Frame {
-    Frame::Close(Some(CloseFrame {
-        code: code.into(),
-        reason: reason.to_owned().into(),
-    }))
-}
-
-/// The host's end.
-struct Socket {
-    number: u64,
-    tags: Vec<String>,
-    attachment: RefCell<Option<Vec<u8>>>,
-    outgoing: mpsc::Sender<Frame>,
-    /// Wakes the reader to end the connection: the client does not read.
-    overrun: tokio::sync::Notify,
-}
-
-impl Socket {
-    fn push(&self, frame: Frame) {
-        match self.outgoing.try_send(frame) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => self.overrun.notify_one(),
-        }
-    }
-}
-
-/// A shard's connections.
-#[derive(Default)]
-pub(crate) struct Sockets {
-    by_object: RefCell<HashMap<RawId, Vec<Rc<Socket>>>>,
-    next_number: Cell<u64>,
-    /// Told when the last connection is gone.
-    all_gone: tokio::sync::Notify,
-}
-
-impl Sockets {
-    fn of(&self, id: RawId) -> Vec<Rc<Socket>> {
-        self.by_object
-            .borrow()
-            .get(&id)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    fn add(&self, id: RawId, tags: Vec<String>, outgoing: mpsc::Sender<Frame>) -> Rc<Socket> {
-        let number = self.next_number.replace(self.next_number.get() + 1);
-        let overrun = tokio::sync::Notify::new();
-        let socket = Rc::new(Socket {
-            number,
-            tags,
-            attachment: RefCell::default(),
-            outgoing,
-            overrun,
-        });
-        self.by_object
-            .borrow_mut()
-            .entry(id)
-            .or_default()
-            .push(socket.clone());
-        socket
-    }
-
-    fn remove(&self, id: RawId, socket: &Rc<Socket>) {
-        let mut by_object = self.by_object.borrow_mut();
-        if let Some(sockets) = by_object.get_mut(&id) {
-            sockets.retain(|found| !Rc::ptr_eq(found, socket));
-            if sockets.is_empty() {
-                by_object.remove(&id);
-            }
-        }
-        if by_object.is_empty() {
-            self.all_gone.notify_one();
-        }
-    }
-
-    /// Says goodbye on all connections, and gives the clients a moment to answer.
-    pub(crate) async fn close_all(&self) {
-        for socket in self.by_object.borrow().values().flatten() {
-            socket.push(close_frame(GOING_AWAY, "the server is closing"));
-        }
-        let answered = async {
-            while !self.by_object.borrow().is_empty() {
-                self.all_gone.notified().await;
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE_PATIENCE, answered).await;
-    }
-}
-
-impl<T: Object> Stub<T> {
-    /// Answers a request to upgrade to a WebSocket: returns the response to send, and hands the
-    /// connection to the object. `tags` let the object find it again: up to 10, of up to 256 bytes.
+/// WebSockets. Those of [`Ctx::accept_web_socket`] let the object sleep.
+impl Ctx {
+    /// Makes a WebSocket: this end, which the host holds for the object, and the other one, which goes into
+    /// the response. `tags` let the object find it again: up to 10, of up to 256 bytes each.
     ///
-    /// Works with the requests of hyper and of everything built on it, such as axum. A request that
-    /// is not such an upgrade gets a response with status 400 or 426 that says what is missing.
-    pub fn accept_web_socket<B>(
-        &self,
-        request: &mut Request<B>,
-        tags: &[&str],
-    ) -> Response<String> {
-        let key = match check_upgrade(request.method(), request.headers()) {
-            Ok(key) => key,
-            Err((status, why)) => return refuse(status, why),
+    /// What comes in runs the object's handlers `web_socket_message`, `web_socket_close` and `web_socket_error`,
+    /// one at a time for each connection. Between them the object may fall asleep; a message wakes it.
+    /// A reset of the object ends its connections, with code 1011. An object has at most 32,768.
+    ///
+    /// ```
+    /// use dovehouse::{Ctx, Message, Request, Response, Result, WebSocket};
+    ///
+    /// struct Echo;
+    ///
+    /// #[dovehouse::object]
+    /// impl Echo {
+    ///     fn new() -> Self {
+    ///         Echo
+    ///     }
+    ///
+    ///     fn fetch(&mut self, ctx: &Ctx, request: Request) -> Result<Response> {
+    ///         if !dovehouse::wants_web_socket(&request) {
+    ///             return Ok(Response::new("connect with a WebSocket".into()));
+    ///         }
+    ///         let (socket, client) = ctx.accept_web_socket(&["echo"])?;
+    ///         socket.send("hello");
+    ///         Ok(client.into_response())
+    ///     }
+    ///
+    ///     fn web_socket_message(&mut self, _ctx: &Ctx, socket: &WebSocket, message: Message) {
+    ///         socket.send(message);
+    ///     }
+    /// }
+    /// ```
+    pub fn accept_web_socket(&self, tags: &[&str]) -> Result<(WebSocket, ClientEnd)> {
+        self.accept(check_tags(tags)?, Delivery::Handlers)
+    }
+
+    fn accept(&self, tags: Box<[Box<str>]>, delivery: Delivery) -> Result<(WebSocket, ClientEnd)> {
+        // In the object's own turn, so that a reset finds it.
+        self.core.with_storage(|_| Ok(()))?;
+        let (shard, id) = self.room()?;
+        let count = shard.sockets.count(id) + 1;
+        check_limit("the number of WebSockets", count, SOCKETS_MAX)?;
+        let is_standard = matches!(delivery, Delivery::Task(_));
+        let socket = shard.sockets.add(id, tags, is_standard);
+        let (transport, opened) = oneshot::channel();
+        let address = self.core.address.clone();
+        spawn_local(serve(shard, address, socket.clone(), delivery, opened));
+        let core = self.core.clone();
+        Ok((WebSocket { socket, core }, ClientEnd::new(transport)))
+    }
+
+    fn room(&self) -> Result<(Rc<Shard>, dovehouse_engine::ObjectId)> {
+        let shard = self.core.shard.upgrade().ok_or(Error::Closed)?;
+        Ok((shard, self.core.address.id.raw()))
+    }
+
+    /// The object's WebSockets that let it sleep, newest first. Those that are gone are not among them;
+    /// those that it is closing are.
+    pub fn web_sockets(&self) -> Vec<WebSocket> {
+        self.sockets(|_| true)
+    }
+
+    /// The same, those with this tag.
+    pub fn web_sockets_tagged(&self, tag: &str) -> Vec<WebSocket> {
+        self.sockets(|socket| socket.tags.iter().any(|found| **found == *tag))
+    }
+
+    fn sockets(&self, wanted: impl Fn(&Socket) -> bool) -> Vec<WebSocket> {
+        let Ok((shard, id)) = self.room() else {
+            return Vec::new();
         };
-        if tags.len() > TAGS_MAX || tags.iter().any(|tag| tag.len() > TAG_BYTES_MAX) {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "at most 10 tags of at most 256 bytes",
-            );
-        }
-        let accept = Accept {
-            address: self.address.clone(),
-            upgrade: hyper::upgrade::on(request),
-            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            class: PhantomData::<fn() -> T>,
+        let sockets = shard.sockets.of(id).into_iter().rev();
+        let core = &self.core;
+        let handle = |socket| WebSocket {
+            socket,
+            core: core.clone(),
         };
-        if self.house.send(&self.address, Box::new(accept)).is_err() {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the house is closed");
+        sockets
+            .filter(|socket| wanted(socket))
+            .map(handle)
+            .collect()
+    }
+
+    /// Has the host answer one text on all of the object's WebSockets, now and later, whether it sleeps
+    /// or not. The text does not reach the handler, and the answer does not wait at the output gate.
+    pub fn set_web_socket_auto_response(&self, pair: Option<AutoResponse>) {
+        if let Ok((shard, id)) = self.room() {
+            let pair = pair.map(Rc::new);
+            shard.sockets.room_mut(id, |room| room.auto_response = pair);
         }
-        let response = Response::builder()
-            .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "websocket")
-            .header(
-                header::SEC_WEBSOCKET_ACCEPT,
-                derive_accept_key(key.as_bytes()),
-            );
-        response.body(String::new()).expect("the parts are valid")
+    }
+
+    /// The text that the host answers, and its answer.
+    pub fn web_socket_auto_response(&self) -> Option<AutoResponse> {
+        let (shard, id) = self.room().ok()?;
+        let pair = shard.sockets.room(id, |room| room.auto_response.clone());
+        pair.flatten().map(|pair| (*pair).clone())
+    }
+
+    /// How long a WebSocket's handler may take, in milliseconds, waiting for the object included; at most
+    /// seven days. One that takes longer has the object reset. `None` or 0 takes the limit away.
+    pub fn set_web_socket_event_timeout_ms(&self, ms: Option<u64>) -> Result<()> {
+        let ms = ms.filter(|ms| *ms > 0);
+        if ms.is_some_and(|ms| ms > EVENT_TIMEOUT_MS_MAX) {
+            let (what, limit) = ("the event timeout", EVENT_TIMEOUT_MS_MAX as usize);
+            return Err(Error::Limit { what, limit });
+        }
+        let (shard, id) = self.room()?;
+        shard
+            .sockets
+            .room_mut(id, |room| room.event_timeout_ms = ms);
+        Ok(())
+    }
+
+    /// How long a WebSocket's handler may take.
+    pub fn web_socket_event_timeout_ms(&self) -> Option<u64> {
+        let (shard, id) = self.room().ok()?;
+        shard
+            .sockets
+            .room(id, |room| room.event_timeout_ms)
+            .flatten()
     }
 }
 
-/// The client's key, or what is wrong with the request.
-fn check_upgrade(
-    method: &Method,
-    headers: &HeaderMap,
-) -> Result<String, (StatusCode, &'static str)> {
-    let has = |name, word: &str| {
-        let values = headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        values
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(word))
-    };
-    if method != Method::GET
-        || !has(header::UPGRADE, "websocket")
-        || !has(header::CONNECTION, "upgrade")
-    {
-        return Err((
-            StatusCode::UPGRADE_REQUIRED,
-            "this address speaks WebSocket: connect with one",
-        ));
-    }
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err((
-            StatusCode::UPGRADE_REQUIRED,
-            "Sec-WebSocket-Version must be 13",
-        ));
-    }
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .and_then(|key| key.to_str().ok());
-    key.map(str::to_owned)
-        .ok_or((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing"))
+/// What happens on a WebSocket.
+pub(crate) enum SocketEvent {
+    Message(Message),
+    Close(CloseReason),
+    Error(WebSocketError),
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response<String> {
-    let response = Response::builder()
-        .status(status)
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_VERSION, "13");
-    response.body(why.to_owned()).expect("the parts are valid")
-}
+/// Runs the handlers of a class. The class is known where a connection is accepted by name only.
+pub(crate) type Dispatch =
+    fn(&Rc<Shard>, &Address, &Rc<Socket>, SocketEvent) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// A connection on its way to its object's shard.
-struct Accept<T> {
-    address: Address,
-    upgrade: OnUpgrade,
-    tags: Vec<String>,
-    class: PhantomData<fn() -> T>,
-}
-
-impl<T: Object> Event for Accept<T> {
-    fn deliver(self: Box<Self>, shard: &Rc<Shard>) {
-        let shard = shard.clone();
-        spawn_local(async move {
-            match self.upgrade.await {
-                Ok(upgraded) => serve::<T>(&shard, &self.address, upgraded, self.tags).await,
-                Err(error) => tracing::debug!("a WebSocket was never opened: {error}"),
-            }
+/// Runs the object's handler for an event, and waits for it.
+pub(crate) fn dispatch<T: Object>(
+    shard: &Rc<Shard>,
+    address: &Address,
+    socket: &Rc<Socket>,
+    event: SocketEvent,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    let (shard, socket) = (shard.clone(), socket.clone());
+    let actor = shard.actor::<T>(address);
+    Box::pin(async move {
+        let core = actor.core.clone();
+        let socket = WebSocket {
+            socket,
+            core: core.clone(),
+        };
+        let place = actor
+            .queue(Mode::Exclusive, &Chain::default())
+            .expect("nobody waits for a WebSocket event");
+        let id = core.address.id.raw();
+        let timeout_ms = shard
+            .sockets
+            .room(id, |room| room.event_timeout_ms)
+            .flatten();
+        core.begin();
+        let handler = actor.exclusive(place, async move |object: &mut T, ctx: &Ctx| match event {
+            SocketEvent::Message(message) => object.web_socket_message(ctx, &socket, message).await,
+            SocketEvent::Close(reason) => object.web_socket_close(ctx, &socket, reason).await,
+            SocketEvent::Error(error) => object.web_socket_error(ctx, &socket, error).await,
         });
-    }
-}
-
-/// A connection's life.
-async fn serve<T: Object>(
-    shard: &Rc<Shard>,
-    address: &Address,
-    upgraded: Upgraded,
-    tags: Vec<String>,
-) {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4 << 10)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let stream =
-        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let (mut sink, mut frames) = stream.split();
-    let (outgoing, mut queued) = mpsc::channel(QUEUE_MAX);
-    let id = address.id.raw();
-    let socket = shard.sockets.add(id, tags, outgoing);
-    let writer = spawn_local(async move {
-        while let Some(frame) = queued.recv().await {
-            let last = matches!(frame, Frame::Close(_));
-            if sink.send(frame).await.is_err() || last {
-                return;
-            }
-        }
-    });
-
-    let reason = loop {
-        let frame = tokio::select! {
-            frame = frames.next() => frame,
-            () = socket.overrun.notified() => break lost("the client does not read what it is sent"),
+        let outcome = match timeout_ms {
+            None => handler.await,
+            Some(ms) => tokio::select! {
+                outcome = handler => outcome,
+                () = shard.clock.sleep_until(shard.clock.now_ms() + ms) => {
+                    let why = "a WebSocket handler exceeded event execution time";
+                    Err(core.reset(CallError::Reset(why.into())))
+                }
+            },
         };
-        match frame {
-            Some(Ok(Frame::Text(text))) => {
-                dispatch::<T>(shard, address, &socket, text.as_str().into()).await
-            }
-            Some(Ok(Frame::Binary(bytes))) => {
-                dispatch::<T>(shard, address, &socket, bytes.to_vec().into()).await;
-            }
-            Some(Ok(Frame::Close(frame))) => break said_goodbye(frame),
-            Some(Ok(_)) => {} // Pings are answered below; pongs need nothing.
-            Some(Err(error)) => break lost(&error.to_string()),
-            None => break lost("WebSocket disconnected without sending Close frame."),
+        if let Err(error) = outcome {
+            tracing::warn!(object = %core.id(), class = T::CLASS, "a WebSocket handler failed: {error}");
         }
-    };
-    shard.sockets.remove(id, &socket);
-    closed::<T>(shard, address, &socket, reason).await;
-    // The reply to a close frame is flushed by the reader; let it go out before the end.
-    let _ = tokio::time::timeout(GOODBYE_PATIENCE, frames.next()).await;
-    writer.abort();
-}
-
-fn said_goodbye(frame: Option<CloseFrame>) -> CloseReason {
-    let (code, reason) = frame.map_or((1005, String::new()), |frame| {
-        (frame.code.into(), frame.reason.as_str().to_owned())
-    });
-    CloseReason {
-        code,
-        reason,
-        was_clean: true,
-    }
-}
-
-fn lost(why: &str) -> CloseReason {
-    CloseReason {
-        code: ABNORMAL,
-        reason: why.to_owned(),
-        was_clean: false,
-    }
-}
-
-/// Runs the object's message handler, and waits for it.
-async fn dispatch<T: Object>(
-    shard: &Rc<Shard>,
-    address: &Address,
-    socket: &Rc<Socket>,
-    message: Message,
-) {
-    let actor = shard.actor::<T>(address);
-    let socket = WebSocket {
-        socket: socket.clone(),
-        core: actor.core.clone(),
-    };
-    let handler = async move |object: &mut T, ctx: &crate::Ctx| {
-        object.web_socket_message(ctx, &socket, message).await
-    };
-    run_handler(&actor, handler).await;
-}
-
-async fn closed<T: Object>(
-    shard: &Rc<Shard>,
-    address: &Address,
-    socket: &Rc<Socket>,
-    reason: CloseReason,
-) {
-    let actor = shard.actor::<T>(address);
-    let socket = WebSocket {
-        socket: socket.clone(),
-        core: actor.core.clone(),
-    };
-    let handler = async move |object: &mut T, ctx: &crate::Ctx| {
-        object.web_socket_close(ctx, &socket, reason).await
-    };
-    run_handler(&actor, handler).await;
-}
-
-async fn run_handler<T: Object>(
-    actor: &Rc<crate::actor::Actor<T>>,
-    handler: impl AsyncFnOnce(&mut T, &crate::Ctx) -> Result<(), crate::CallError>,
-) {
-    let place = actor
-        .queue(Mode::Exclusive, &Chain::default())
-        .expect("nobody waits for a WebSocket event");
-    actor.core.begin();
-    if let Err(error) = actor.exclusive(place, handler).await {
-        tracing::warn!(object = %actor.core.id(), class = T::CLASS, "a WebSocket handler failed: {error}");
-    }
-    actor.core.finish();
+        core.finish();
+    })
 }

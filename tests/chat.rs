@@ -276,6 +276,11 @@ async fn bad_requests_are_told_what_to_fix() {
         );
     }
     assert_eq!(chat.request("GET", "/healthz", "").await.0, 200);
+    let url = format!("ws://{}/rooms/a/ws", chat.address);
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.send(Message::text("ping")).await.unwrap();
+    let answer = socket.next().await.unwrap().unwrap();
+    assert_eq!(answer.into_text().unwrap(), "pong", "the host answers it");
     let (status, page) = chat.request("GET", "/", "").await;
     assert!(status == 200 && page.contains("<html"));
     let (status, _) = chat.request("POST", messages, &good).await;

@@ -28,9 +28,10 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
         let method = Method::parse(function)?;
         match method.ident().to_string().as_str() {
             "new" if method.receiver == Receiver::None => constructor = Some(expand_new(&method)?),
-            "alarm" | "web_socket_message" | "web_socket_close" => {
+            "alarm" | "web_socket_message" | "web_socket_close" | "web_socket_error" => {
                 events.push(expand_event(&method)?)
             }
+            "fetch" if method.receiver != Receiver::None => events.push(expand_fetch(&method)?),
             _ if method.receiver == Receiver::None => {}
             _ if matches!(function.vis, Visibility::Public(_)) => {
                 calls.push(expand_call(&ident, &method)?)
@@ -73,8 +74,17 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
                 &self,
                 request: &mut ::dovehouse::http::Request<B>,
                 tags: &[&str],
-            ) -> ::dovehouse::http::Response<::std::string::String> {
+            ) -> ::dovehouse::Response {
                 self.0.accept_web_socket(request, tags)
+            }
+
+            /// Sends an HTTP request to the object's `fetch` handler; see
+            /// [`Stub::fetch`](::dovehouse::Stub::fetch).
+            pub async fn fetch<B: ::dovehouse::IntoBody>(
+                &self,
+                request: ::dovehouse::http::Request<B>,
+            ) -> ::core::result::Result<::dovehouse::Response, ::dovehouse::CallError> {
+                self.0.fetch(request).await
             }
         }
 
@@ -178,6 +188,11 @@ fn expand_event(method: &Method<'_>) -> Result<TokenStream> {
             vec![quote!(socket), quote!(message)],
             None,
         ),
+        "web_socket_error" => (
+            quote!(socket: &::dovehouse::WebSocket, error: ::dovehouse::WebSocketError),
+            vec![quote!(socket), quote!(error)],
+            None,
+        ),
         _ => (
             quote!(socket: &::dovehouse::WebSocket, reason: ::dovehouse::CloseReason),
             vec![quote!(socket), quote!(reason)],
@@ -198,6 +213,29 @@ fn expand_event(method: &Method<'_>) -> Result<TokenStream> {
             let _ = (ctx, #(&#names),*);
             let _done = #call?;
             ::core::result::Result::Ok(())
+        }
+    })
+}
+
+fn expand_fetch(method: &Method<'_>) -> Result<TokenStream> {
+    no_more_arguments(method, 1)?;
+    let (ident, receiver, kind) = match method.receiver {
+        Receiver::Shared => (quote!(fetch_shared), quote!(&self), quote!(Shared)),
+        _ => (quote!(fetch), quote!(&mut self), quote!(Exclusive)),
+    };
+    // The request may be left out by the handler.
+    let passed = [quote!(request)];
+    let call = method.call(Some(quote!(self)), &passed[..method.arguments.len()]);
+    Ok(quote! {
+        const FETCH: ::dovehouse::FetchHandler = ::dovehouse::FetchHandler::#kind;
+
+        async fn #ident(
+            #receiver,
+            ctx: &::dovehouse::Ctx,
+            request: ::dovehouse::Request,
+        ) -> ::core::result::Result<::dovehouse::Response, ::dovehouse::CallError> {
+            let _ = (ctx, &request);
+            #call
         }
     })
 }

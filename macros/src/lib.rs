@@ -15,9 +15,11 @@ use proc_macro::TokenStream;
 /// | `fn new(ctx: &Ctx) -> Self` or `-> Result<Self, E>` | the constructor; it runs before the first event |
 /// | `pub fn f(&mut self, ctx: &Ctx, a: A) -> R` | `RoomStub::f(a)`; runs alone |
 /// | `pub fn f(&self, …)` | the same; may interleave with other `&self` methods where it awaits |
+/// | `fn fetch(&mut self, ctx: &Ctx, request: Request) -> Result<Response, E>`, or with `&self` | answers HTTP requests: `RoomStub::fetch(request)` |
 /// | `fn alarm(&mut self, ctx: &Ctx, alarm: AlarmInfo)` | called when the object's alarm is due |
 /// | `fn web_socket_message(&mut self, ctx: &Ctx, socket: &WebSocket, message: Message)` | called for each message of a WebSocket |
 /// | `fn web_socket_close(&mut self, ctx: &Ctx, socket: &WebSocket, reason: CloseReason)` | called when a WebSocket is gone |
+/// | `fn web_socket_error(&mut self, ctx: &Ctx, socket: &WebSocket, error: WebSocketError)` | called when a WebSocket was closed because of what the peer did on it |
 /// | other functions | are left alone |
 ///
 /// All may be `async`, may leave out `ctx`, and may return a value or a `Result` whose error can be

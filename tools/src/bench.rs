@@ -17,6 +17,8 @@ mod recover;
 #[cfg(feature = "sql")]
 mod sql;
 mod wake;
+#[cfg(feature = "load")]
+mod web;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -34,10 +36,10 @@ pub(crate) struct Arguments {
     /// What to measure
     #[arg(value_enum)]
     bench: Bench,
-    /// How many clients commit, each waiting for its own
+    /// How many clients there are, each waiting for its own commit, request, or share of a broadcast
     #[arg(long, value_parser = at_least_one::<usize>)]
     clients: Option<usize>,
-    /// How many objects there are; for `big`, how many pages of 4 KiB; for `sql-hot`, how many rows
+    /// How many objects there are; for `big`, how many pages of 4 KiB; for `sql-hot`, how many rows; for `ws`, how many idle connections
     #[arg(long, value_parser = at_least_one::<u64>)]
     objects: Option<u64>,
     /// How long to measure
@@ -56,6 +58,10 @@ pub(crate) struct Arguments {
     /// What `big` runs in a process of its own, to kill it
     #[arg(long, hide = true, requires = "data")]
     until_killed: bool,
+    /// What `ws` runs in a process of its own, to hold connections to this address
+    #[arg(long, hide = true)]
+    #[cfg(feature = "load")]
+    hold: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -92,6 +98,12 @@ enum Bench {
     /// What an open database takes in memory, with a tenth of them hot
     #[cfg(feature = "sql")]
     Databases,
+    /// HTTP requests, reads and durable writes, to one object and to 10,000
+    #[cfg(feature = "load")]
+    Http,
+    /// A broadcast to 200 WebSockets, and the memory of 10,000 idle ones whose objects sleep
+    #[cfg(feature = "load")]
+    Ws,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -127,6 +139,10 @@ struct Run {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    #[cfg(feature = "load")]
+    if let Some(address) = &arguments.hold {
+        return web::hold(address, arguments.objects.unwrap_or(1));
+    }
     let (clients, objects, seconds) = match arguments.bench {
         Bench::Commit => (1000, 1000, 5),
         Bench::Wake => (1, 100_000, 5),
@@ -145,6 +161,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::SqlHot => (1, 100_000, 0),
         #[cfg(feature = "sql")]
         Bench::Databases => (1, 10_000, 0),
+        #[cfg(feature = "load")]
+        Bench::Http => (64, 10_000, 12),
+        #[cfg(feature = "load")]
+        Bench::Ws => (200, 10_000, 5),
     };
     let temporary = match arguments.data {
         Some(_) => None,
@@ -196,6 +216,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::SqlHot => sql::hot(&mut run),
         #[cfg(feature = "sql")]
         Bench::Databases => sql::databases(&mut run),
+        #[cfg(feature = "load")]
+        Bench::Http => web::http(&mut run),
+        #[cfg(feature = "load")]
+        Bench::Ws => web::web_sockets(&mut run),
     }?;
     run.report(arguments)
 }
