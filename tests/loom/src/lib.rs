@@ -3,6 +3,8 @@
 //! `src/signal.rs` is compiled here as it is, with loom's atomics. A lost wake-up is a deadlock, which loom
 //! reports with the order that leads to it.
 
+#![cfg(test)]
+
 #[path = "../../../src/signal.rs"]
 mod signal;
 
