@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::access::{Access, Mode, Request};
 use crate::alarms;
-use crate::core::{Chain, Core, Handler, Held};
+use crate::core::{Chain, Core, Handler};
 use crate::ctx::Ctx;
 use crate::error::CallError;
 use crate::object::Object;
@@ -63,29 +64,18 @@ impl<T: Object> Actor<T> {
             _ => return Err(CallError::Reentrant),
         };
         let section = held.and_then(|held| held.section);
-        let mut place = self.place(mode, barge, chain, section);
+        let mut place = Place {
+            request: self.core.lock.request(mode, barge),
+            mode,
+            handler: self.core.handler(chain.clone(), Some(mode), section),
+            waiting: None,
+        };
         if place.request.waits() && !chain.is_empty() {
             let shard = self.core.shard.upgrade().ok_or(CallError::Closed)?;
             let house = shard.house.upgrade().ok_or(CallError::Closed)?;
             place.waiting = Some(house.waits.begin(chain, id)?);
         }
         Ok(place)
-    }
-
-    fn place(&self, mode: Mode, barge: bool, chain: &Chain, section: Option<u64>) -> Place {
-        let mut longer = Vec::with_capacity(chain.len() + 1);
-        longer.extend_from_slice(chain);
-        longer.push(Held {
-            object: self.core.address.id.raw(),
-            mode,
-            section,
-        });
-        Place {
-            request: self.core.lock.request(mode, barge),
-            mode,
-            handler: self.core.handler(longer.into(), section),
-            waiting: None,
-        }
     }
 
     /// Waits for the place and for the instance.
@@ -102,7 +92,8 @@ impl<T: Object> Actor<T> {
             return Err(error);
         }
         if self.instance.borrow().is_none() {
-            access = self.construct(access, &handler).await?;
+            // In a box, so that it takes no room in the calls that come after.
+            access = Box::pin(self.construct(access, &handler)).await?;
         }
         if mode == Mode::Shared {
             access.downgrade();
@@ -123,7 +114,10 @@ impl<T: Object> Actor<T> {
             return Ok(access); // Somebody else was faster.
         }
         let made = match self.core.open_storage() {
-            Ok(()) => self.core.run(handler, T::new(&self.ctx())).await.flatten(),
+            Ok(()) => {
+                let ctx = self.ctx();
+                self.core.run(handler, pin!(T::new(&ctx))).await.flatten()
+            }
             Err(error) => Err(error),
         };
         match made {
@@ -152,10 +146,9 @@ impl<T: Object> Actor<T> {
         let (_access, entered) = self.enter(place).await?;
         let mut instance = self.instance.borrow_mut();
         let instance = instance.as_mut().expect("entering made it");
-        self.core
-            .run(&entered, handler(instance, &self.ctx()))
-            .await
-            .flatten()
+        let ctx = self.ctx();
+        let handling = pin!(handler(instance, &ctx));
+        self.core.run(&entered, handling).await.flatten()
     }
 
     /// Runs a handler that shares the object.
@@ -168,10 +161,9 @@ impl<T: Object> Actor<T> {
         let (_access, entered) = self.enter(place).await?;
         let instance = self.instance.borrow();
         let instance = instance.as_ref().expect("entering made it");
-        self.core
-            .run(&entered, handler(instance, &self.ctx()))
-            .await
-            .flatten()
+        let ctx = self.ctx();
+        let handling = pin!(handler(instance, &ctx));
+        self.core.run(&entered, handling).await.flatten()
     }
 
     /// Runs the alarm handler, if the alarm is still due.
@@ -193,7 +185,7 @@ impl<T: Object> Actor<T> {
         let _access = place.request.granted().await;
         self.core.open_storage()?;
         let put_off = async { alarms::put_off(&self.core, abandon) };
-        let outcome = self.core.run(&place.handler, put_off).await?;
+        let outcome = self.core.run(&place.handler, pin!(put_off)).await?;
         outcome.map_err(CallError::of)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -113,7 +113,7 @@ where
             method
         );
         let handle = async move {
-            let result = until_closed(&mut reply, run(&actor, place)).await;
+            let result = until_closed(&mut reply, pin!(run(&actor, place))).await;
             link.leave(
                 &actor.core,
                 result.as_ref().and_then(|result| result.as_ref().err()),
@@ -136,9 +136,8 @@ where
 /// Runs a call until it ends, or its caller goes away.
 async fn until_closed<R, V>(
     reply: &mut oneshot::Sender<R>,
-    run: impl Future<Output = V>,
+    mut run: Pin<&mut impl Future<Output = V>>,
 ) -> Option<V> {
-    let mut run = pin!(run);
     poll_fn(|context| match run.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => reply.poll_closed(context).map(|()| None),

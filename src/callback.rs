@@ -1,13 +1,14 @@
 //! Callbacks: functions as arguments and results of calls. They run where they were made.
 
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use crate::core::{Chain, Core, Held, Leave, current};
+use crate::core::{Chain, Core, Leave, current};
 use crate::ctx::Ctx;
 use crate::error::{CallError, Reply};
 use crate::transfer::{Transfer, refuse_to_read, refuse_to_write};
@@ -153,17 +154,12 @@ fn answer<A, R, E>(
     let id = core.address.id.raw();
     let held = call.chain.iter().rfind(|held| held.object == id).copied();
     let section = held.and_then(|held| held.section).or(section);
-    let mut chain = call.chain;
-    if let Some(held) = held {
-        // Whoever it calls must not come back to what its own caller waits in.
-        let mut longer = (*chain).clone();
-        longer.push(Held { section, ..held });
-        chain = longer.into();
-    }
-    let (core, handler) = (core.clone(), core.handler(chain, section));
+    // Whoever it calls must not come back to what its own caller waits in.
+    let mode = held.map(|held| held.mode);
+    let (core, handler) = (core.clone(), core.handler(call.chain, mode, section));
     core.begin();
     spawn_local(async move {
-        let answer = core.run(&handler, function(call.argument)).await;
+        let answer = core.run(&handler, pin!(function(call.argument))).await;
         let answer = answer.and_then(Reply::into_reply);
         let leave = move || drop(call.reply.send(answer));
         core.emit_as(Leave::AtOnce, Box::new(leave));

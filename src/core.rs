@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
@@ -26,16 +27,33 @@ pub(crate) struct Held {
     pub(crate) section: Option<u64>,
 }
 
-/// The objects that wait for a call: what it must not come back to.
-pub(crate) type Chain = Arc<Vec<Held>>;
+/// The objects that wait for a call: what it must not come back to. Calls from outside have none.
+#[derive(Clone, Default)]
+pub(crate) struct Chain(Option<Arc<[Held]>>);
+
+impl Deref for Chain {
+    type Target = [Held];
+
+    fn deref(&self) -> &[Held] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl Chain {
+    pub(crate) fn longer(&self, held: Held) -> Chain {
+        Chain(Some(self.iter().copied().chain([held]).collect()))
+    }
+}
 
 /// A handler, from its first poll to its last.
 #[derive(Clone)]
 pub(crate) struct Handler {
     /// Counts the object's handlers.
     pub(crate) number: u64,
-    /// Whoever waits for it, itself last.
+    /// Whoever waits for it.
     pub(crate) chain: Chain,
+    /// How it has the object; `None` if it is no part of the chain of its calls.
+    pub(crate) mode: Option<Mode>,
     /// The section of the object that it belongs to.
     pub(crate) section: Option<u64>,
 }
@@ -50,15 +68,14 @@ pub(crate) struct Current {
 impl Current {
     /// The chain of a call that the handler makes now.
     pub(crate) fn chain(&self) -> Chain {
-        let section = self.handler.section;
-        match self.handler.chain.last() {
-            Some(last) if last.object == self.core.address.id.raw() && last.section != section => {
-                let mut chain = (*self.handler.chain).clone();
-                let last = chain.last_mut().expect("it was there");
-                last.section = section;
-                chain.into()
-            }
-            _ => self.handler.chain.clone(),
+        let handler = &self.handler;
+        match handler.mode {
+            Some(mode) => handler.chain.longer(Held {
+                object: self.core.address.id.raw(),
+                mode,
+                section: handler.section,
+            }),
+            None => handler.chain.clone(),
         }
     }
 }
@@ -110,8 +127,9 @@ pub(crate) struct Core {
     pub(crate) address: Address,
     /// Tells it from what was awake under this id before.
     pub(crate) incarnation: u64,
-    /// The address's id, with the name that was stored if the address has none.
-    id: OnceCell<ObjectId>,
+    /// The id with the name that was stored, if the address has none. Boxed, as is what follows, because
+    /// most objects never need it.
+    named: OnceCell<Box<ObjectId>>,
     pub(crate) shard: Weak<Shard>,
     pub(crate) lock: Rc<Lock>,
     pub(crate) sections: Sections,
@@ -122,7 +140,7 @@ pub(crate) struct Core {
     committed: RefCell<Option<Ticket>>,
     /// Outputs of the present turn: they leave with its commit, or not at all.
     outbox: RefCell<Vec<(Leave, Output)>>,
-    broken: RefCell<Option<CallError>>,
+    broken: OnceCell<Box<CallError>>,
     last_handler: Cell<u64>,
     /// Handlers that wait for something, to be told when the object is reset.
     pub(crate) suspended: RefCell<BTreeMap<u64, Waker>>,
@@ -143,7 +161,7 @@ impl Core {
         Rc::new(Core {
             address,
             incarnation,
-            id: OnceCell::new(),
+            named: OnceCell::new(),
             shard: Rc::downgrade(shard),
             lock: Rc::default(),
             sections: Sections::default(),
@@ -151,7 +169,7 @@ impl Core {
             confirmed: RefCell::default(),
             committed: RefCell::default(),
             outbox: RefCell::default(),
-            broken: RefCell::default(),
+            broken: OnceCell::new(),
             last_handler: Cell::new(0),
             suspended: RefCell::default(),
             active: Cell::new(0),
@@ -164,12 +182,18 @@ impl Core {
     }
 
     /// A new handler of this object.
-    pub(crate) fn handler(&self, chain: Chain, section: Option<u64>) -> Handler {
+    pub(crate) fn handler(
+        &self,
+        chain: Chain,
+        mode: Option<Mode>,
+        section: Option<u64>,
+    ) -> Handler {
         let number = self.last_handler.get() + 1;
         self.last_handler.set(number);
         Handler {
             number,
             chain,
+            mode,
             section,
         }
     }
@@ -182,15 +206,17 @@ impl Core {
             let opened = Storage::open(&shard.engine, &shard.databases, &self.address);
             let opened = opened.map_err(|error| CallError::Wake(error.to_string()))?;
             let name = opened.object(|object| object.name().map(str::to_owned));
-            self.id
-                .get_or_init(|| ObjectId::new(self.address.id.raw(), name));
+            if name.is_some() && self.address.id.name().is_none() {
+                let named = || Box::new(ObjectId::new(self.address.id.raw(), name));
+                self.named.get_or_init(named);
+            }
             *storage = Some(opened);
         }
         Ok(())
     }
 
     pub(crate) fn id(&self) -> &ObjectId {
-        self.id.get().unwrap_or(&self.address.id)
+        self.named.get().map_or(&self.address.id, |named| named)
     }
 
     /// Runs `act` on the storage, in the object's own turn only.
@@ -244,15 +270,14 @@ impl Core {
         if self.outbox.borrow().is_empty() {
             return Ok(());
         }
-        let (held, leaving): (Vec<_>, Vec<_>) = self
-            .outbox
-            .take()
-            .into_iter()
-            .partition(|(leave, _)| goes_on && *leave == Leave::Confirmed);
-        *self.outbox.borrow_mut() = held;
-        for (leave, output) in leaving {
+        // Nothing that leaves runs a turn of this object, so nothing comes in meanwhile.
+        let mut outbox = self.outbox.take();
+        for (leave, output) in
+            outbox.extract_if(.., |(leave, _)| !goes_on || *leave != Leave::Confirmed)
+        {
             self.submit(leave, output);
         }
+        *self.outbox.borrow_mut() = outbox;
         Ok(())
     }
 
@@ -290,13 +315,13 @@ impl Core {
 
     /// Why the object was reset, if it was.
     pub(crate) fn broken(&self) -> Option<CallError> {
-        self.broken.borrow().clone()
+        self.broken.get().map(|error| (**error).clone())
     }
 
     /// Drops the object from memory, with what it did not commit; the next event wakes a fresh one.
     /// The first reason stays.
     pub(crate) fn reset(self: &Rc<Self>, error: CallError) -> CallError {
-        let error = self.broken.borrow_mut().get_or_insert(error).clone();
+        let error = (**self.broken.get_or_init(|| Box::new(error))).clone();
         self.outbox.borrow_mut().clear();
         self.sleep();
         if let Some(shard) = self.shard.upgrade() {

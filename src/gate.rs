@@ -7,33 +7,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovehouse_engine::{Ticket, TicketState};
-use tokio::sync::Notify;
+
+use crate::signal::Signal;
 
 /// Something that leaves an object: a reply, a call, a frame.
 pub(crate) type Output = Box<dyn FnOnce()>;
-
-/// Wakes a shard when the log has moved and it has outputs that wait.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    waiting: AtomicBool,
-    notify: Notify,
-}
-
-impl Signal {
-    /// Called by the committer's thread after every batch.
-    pub(crate) fn log_moved(&self) {
-        if self.waiting.load(Ordering::SeqCst) {
-            self.notify.notify_one();
-        }
-    }
-
-    pub(crate) async fn wait(&self) {
-        self.notify.notified().await;
-    }
-}
 
 pub(crate) struct Gate {
     pending: RefCell<VecDeque<(Ticket, Output)>>,
@@ -56,7 +36,7 @@ impl Gate {
         match ticket {
             Some(ticket) if !ticket.is_durable() => {
                 self.pending.borrow_mut().push_back((ticket, output));
-                self.signal.waiting.store(true, Ordering::SeqCst);
+                self.signal.expect();
                 // The log may have moved before it saw that somebody waits.
                 self.drain()
             }
@@ -72,7 +52,7 @@ impl Gate {
     /// Has a commit looked after that no output waits for. The last one is enough: a log that stops fails it.
     pub(crate) fn watch(&self, ticket: Ticket) -> Result<(), String> {
         *self.watched.borrow_mut() = Some(ticket);
-        self.signal.waiting.store(true, Ordering::SeqCst);
+        self.signal.expect();
         self.drain()
     }
 
@@ -103,7 +83,7 @@ impl Gate {
                 .map(|(ticket, _)| ticket.state());
             let Some(state) = first else {
                 if self.look_after()? {
-                    self.signal.waiting.store(false, Ordering::SeqCst);
+                    self.signal.rest();
                 }
                 return Ok(());
             };

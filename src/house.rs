@@ -18,12 +18,12 @@ use crate::alarms::{self, Alarms};
 use crate::call::Fire;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{CallError, Error, Result};
-use crate::gate::Signal;
 use crate::id::{Minter, ObjectId};
 use crate::meters::Meters;
 use crate::namespace::Namespace;
 use crate::object::Object;
 use crate::shard::{self, Event, Handle, Limits, Notice, Shard, Start};
+use crate::signal::Signal;
 use crate::waits::Waits;
 use crate::web_socket::{self, Dispatch};
 

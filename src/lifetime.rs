@@ -1,6 +1,7 @@
 //! How an object ends its own life early, or makes it last: `abort`, `wait_until`, `sync`.
 
 use std::future::Future;
+use std::pin::pin;
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -50,13 +51,14 @@ impl Ctx {
     /// Outside of a shard's thread.
     pub fn wait_until<R: Reply + 'static>(&self, future: impl Future<Output = R> + 'static) {
         let core = self.core.clone();
-        let handler = core.handler(Chain::default(), None);
+        let handler = core.handler(Chain::default(), None, None);
         core.begin();
         spawn_local(async move {
             let limit = core.shard.upgrade().map(|shard| {
                 let clock = &shard.clock;
                 clock.sleep_until(clock.now_ms() + BACKGROUND_MS)
             });
+            let future = pin!(future);
             let outcome = tokio::select! {
                 outcome = core.run_beside(&handler, future) => {
                     outcome.and_then(|outcome| outcome.into_reply().map(drop))

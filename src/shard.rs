@@ -15,10 +15,11 @@ use crate::actor::{Actor, AnyActor};
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::CallError;
-use crate::gate::{Gate, Output, Signal};
+use crate::gate::{Gate, Output};
 use crate::house::{Address, Inner};
 use crate::meters::Gauges;
 use crate::object::Object;
+use crate::signal::Signal;
 use crate::web_socket::Sockets;
 
 /// Something that happens to an object. It knows the object's class.
@@ -215,7 +216,7 @@ impl Shard {
 
     async fn open_gate(self: Rc<Self>) {
         loop {
-            self.gate.signal.wait().await;
+            self.gate.signal.moved.notified().await;
             if let Err(cause) = self.gate.drain() {
                 self.reset_all(&cause);
             }

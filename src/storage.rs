@@ -21,17 +21,17 @@ pub(crate) struct Storage {
     slot: Slot,
     /// Inner transactions that are open.
     pub(crate) transactions: Cell<usize>,
-    /// Of these, transactions that may last longer than a turn: while there are any, nothing commits.
-    spanning: Cell<usize>,
-    /// The outermost of those, if the database takes part. The database is held so that it stays open.
-    outermost: RefCell<Option<(Rc<Database>, Savepoint)>>,
+    /// Of these, transactions that may last longer than a turn, the innermost last: while there are any,
+    /// nothing commits.
+    spanning: RefCell<Vec<Spanning>>,
     /// The object's touches at the last commit, and those of unconfirmed writes since then.
     committed_touches: Cell<u64>,
     unconfirmed_touches: Cell<u64>,
 }
 
-/// The begin of a transaction that may last longer than a turn.
-pub(crate) struct Spanning(Option<(Rc<Database>, Savepoint)>);
+/// Where a transaction began in the database, if that takes part. The database is held so that it stays
+/// open.
+type Spanning = Option<(Rc<Database>, Savepoint)>;
 
 impl Storage {
     pub(crate) fn open(engine: &Engine, pool: &Pool, address: &Address) -> Result<Self> {
@@ -44,8 +44,7 @@ impl Storage {
         Ok(Storage {
             slot: pool.slot(object.clone()),
             transactions: Cell::new(0),
-            spanning: Cell::new(0),
-            outermost: RefCell::default(),
+            spanning: RefCell::default(),
             committed_touches: Cell::new(touches),
             unconfirmed_touches: Cell::new(0),
             object,
@@ -70,9 +69,11 @@ impl Storage {
     /// The object's database, opened at its first use.
     pub(crate) fn database(&self) -> Result<Rc<Database>> {
         let database = self.slot.database()?;
-        if self.spanning.get() > 0 && self.outermost.borrow().is_none() {
+        if let Some(outermost) = self.spanning.borrow_mut().first_mut()
+            && outermost.is_none()
+        {
             // SQLite may undo a transaction by itself; its savepoint tells.
-            *self.outermost.borrow_mut() = Some((database.clone(), database.savepoint()?));
+            *outermost = Some((database.clone(), database.savepoint()?));
         }
         Ok(database)
     }
@@ -80,11 +81,19 @@ impl Storage {
     /// Commits the turn: keys, database and alarm as one record. Returns its ticket, and whether it has
     /// writes that the object's outputs wait for.
     pub(crate) fn commit(&self) -> Result<Option<(Ticket, bool)>> {
-        let ticket = match self.slot.opened() {
-            Some(database) => database.commit()?,
-            None => self.object.lock().commit()?,
+        let (ticket, touches) = match self.slot.opened() {
+            Some(database) => {
+                let ticket = database.commit()?;
+                (ticket, self.object.lock().touches())
+            }
+            None => {
+                let mut object = self.object.lock();
+                if !object.is_touched() {
+                    return Ok(None); // As most turns of most objects.
+                }
+                (object.commit()?, object.touches())
+            }
         };
-        let touches = self.object.lock().touches();
         let touched = touches - self.committed_touches.replace(touches);
         let unconfirmed = self.unconfirmed_touches.take();
         Ok(ticket.map(|ticket| (ticket, touched > unconfirmed)))
@@ -112,59 +121,50 @@ impl Storage {
 
     /// Whether a transaction is open that goes on when the turn ends.
     pub(crate) fn is_in_transaction(&self) -> bool {
-        self.spanning.get() > 0
+        !self.spanning.borrow().is_empty()
     }
 
     /// Begins a transaction that may last longer than the turn. What the turn wrote before must be
     /// committed, if it is the outermost.
-    pub(crate) fn begin(&self) -> Result<Spanning> {
-        let inner = match self.spanning.get() {
-            0 => None,
-            _ => {
+    pub(crate) fn begin(&self) -> Result<()> {
+        let begun = match self.is_in_transaction() {
+            false => None,
+            true => {
                 let database = self.database()?;
                 let savepoint = database.savepoint()?;
                 Some((database, savepoint))
             }
         };
-        self.spanning.update(|open| open + 1);
+        self.spanning.borrow_mut().push(begun);
         self.transactions.update(|open| open + 1);
-        Ok(Spanning(inner))
-    }
-
-    /// Ends it, and keeps what it did.
-    pub(crate) fn keep(&self, Spanning(inner): Spanning) -> Result<()> {
-        self.ended();
-        match inner.or_else(|| self.outermost.take()) {
-            Some((database, savepoint)) => Ok(database.release(savepoint)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends it, and undoes what it did.
-    pub(crate) fn undo(&self, Spanning(inner): Spanning) -> Result<()> {
-        self.ended();
-        if let Some((database, savepoint)) = inner {
-            return Ok(database.rollback_to(savepoint)?);
-        }
-        // It began with nothing uncommitted.
-        drop(self.outermost.take());
-        match self.slot.opened() {
-            Some(database) => database.rollback(),
-            None => self.object.lock().rollback(),
-        }
         Ok(())
     }
 
-    fn ended(&self) {
-        self.spanning.update(|open| open - 1);
+    /// Ends the innermost of these transactions, and keeps what it did or undoes it.
+    pub(crate) fn end(&self, keep: bool) -> Result<()> {
+        let mut spanning = self.spanning.borrow_mut();
+        let Some(begun) = spanning.pop() else {
+            return Ok(());
+        };
         self.transactions.update(|open| open - 1);
+        match (begun, keep) {
+            (Some((database, savepoint)), true) => database.release(savepoint)?,
+            (Some((database, savepoint)), false) if !spanning.is_empty() => {
+                database.rollback_to(savepoint)?;
+            }
+            // The outermost began with nothing uncommitted.
+            (Some((database, _)), false) => database.rollback(),
+            (None, true) => {}
+            (None, false) => self.object.lock().rollback(),
+        }
+        Ok(())
     }
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
         // The connection goes first: it holds the object.
-        self.outermost.take();
+        self.spanning.take();
         self.slot.close();
         self.object.lock().rollback();
     }

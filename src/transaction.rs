@@ -1,6 +1,6 @@
 //! Transactions that last over awaits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -8,13 +8,12 @@ use crate::core::Core;
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error, Result};
 use crate::sections::Section;
-use crate::storage::{Spanning, Storage};
+use crate::storage::Storage;
 
 /// A transaction that is open; see [`Ctx::transaction`].
 pub struct Transaction {
     core: Rc<Core>,
-    /// `None` once it has ended.
-    begun: RefCell<Option<Spanning>>,
+    has_ended: Cell<bool>,
     rolled_back: Cell<bool>,
 }
 
@@ -33,10 +32,10 @@ impl Transaction {
         if is_outermost && let Err(error) = core.end_turn() {
             core.stop(CallError::Reset(error.to_string()));
         }
-        let begun = core.with_storage(Storage::begin)?;
+        core.with_storage(Storage::begin)?;
         Ok(Transaction {
             core: core.clone(),
-            begun: RefCell::new(Some(begun)),
+            has_ended: Cell::new(false),
             rolled_back: Cell::new(false),
         })
     }
@@ -48,14 +47,11 @@ impl Transaction {
     }
 
     fn end(&self, keep: bool) -> Result<()> {
-        let Some(begun) = self.begun.take() else {
+        if self.has_ended.replace(true) {
             return Ok(());
-        };
+        }
         let keep = keep && !self.rolled_back.get();
-        let ended = self.core.with_open_storage(|storage| match keep {
-            true => storage.keep(begun),
-            false => storage.undo(begun),
-        });
+        let ended = self.core.with_open_storage(|storage| storage.end(keep));
         ended
             .unwrap_or(Err(Error::OutsideTurn))
             .map_err(|error| match error {

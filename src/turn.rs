@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -14,12 +14,13 @@ impl Core {
     /// Polls a handler to its end. Each poll is a turn: its writes become one record when the poll
     /// returns, and its outputs leave once that is durable. A panic undoes the turn and resets the
     /// object, and so does a commit that fails.
+    ///
+    /// The caller pins it: a future that is an argument is stored twice by whoever awaits this.
     pub(crate) async fn run<F: Future>(
         self: &Rc<Self>,
         handler: &Handler,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, CallError> {
-        let mut future = pin!(future);
         let mut suspended = Suspended::new(self, handler.number);
         poll_fn(|context| {
             let polled = self.turn(handler, future.as_mut(), context);
@@ -36,9 +37,8 @@ impl Core {
     pub(crate) async fn run_beside<F: Future>(
         self: &Rc<Self>,
         handler: &Handler,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, CallError> {
-        let mut future = pin!(future);
         let mut suspended = Suspended::new(self, handler.number);
         loop {
             // Whoever waits to have the object alone must not hold up a section that keeps him out.

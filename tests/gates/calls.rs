@@ -173,3 +173,29 @@ async fn those_that_were_idle_for_longest_go_when_memory_is_short() {
     );
     assert_eq!(doves.get_by_name("0").see().await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_house_that_closes_waits_for_handlers_and_keeps_what_they_write() {
+    let setup = Setup::new(16);
+    let (house, doves) = setup.open();
+    let dove = doves.get_by_name("a");
+    let (marks, mut marked) = marks();
+    let (let_go, gate) = go();
+    let running = start!(dove, transaction(marks, gate, "keep".into()));
+    assert_eq!(marked.recv().await, Some("first"));
+    let closing = tokio::spawn(house.close());
+    let refused = loop {
+        match doves.get_by_name("b").ping().await {
+            Ok(()) => tokio::task::yield_now().await,
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.is_retryable() && refused == CallError::Closed);
+    assert!(!closing.is_finished());
+    let_go.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    closing.await.unwrap().unwrap();
+    let (_house, doves) = setup.open();
+    let keys = doves.get_by_name("a").keys().await.unwrap();
+    assert_eq!(keys, ["before", "first", "second"]);
+}

@@ -127,6 +127,12 @@ impl Dove {
         ctx.kv().put(key, "value")
     }
 
+    pub async fn put_and_call(&mut self, ctx: &Ctx, whom: String) -> Result<u32, CallError> {
+        ctx.kv().put("before the call", "").unwrap();
+        let doves = ctx.house().unwrap().namespace::<Dove>().unwrap();
+        doves.get_by_name(&whom).see().await
+    }
+
     /// Marks, waits, and marks again.
     pub async fn share(&self, marks: Marks, go: Go) {
         let _dropped = Dropped(marks.clone());

@@ -36,6 +36,20 @@ async fn unconfirmed_writes_hold_up_nothing_but_sync_and_confirmed_ones_do() {
 }
 
 #[tokio::test]
+async fn a_call_leaves_an_object_when_what_it_wrote_before_is_durable() {
+    let setup = Setup::new(15);
+    let (_house, doves) = setup.open();
+    let (dove, other) = (doves.get_by_name("a"), doves.get_by_name("b"));
+    dove.ping().await.unwrap();
+    setup.valve.close();
+    let calling = start!(dove, put_and_call("b".into()));
+    settle(&doves.get_by_name("c")).await;
+    assert_eq!(other.see().await.unwrap(), 1, "it was not called yet");
+    setup.valve.open();
+    assert_eq!(calling.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test]
 async fn an_unconfirmed_write_that_fails_resets_the_object() {
     let setup = Setup::new(10);
     let (house, doves) = setup.open();
