@@ -167,11 +167,11 @@ impl Body {
         match self.0 {
             Kind::Foreign(mut body) => {
                 let core = current.core.clone();
-                let handler = core.handler(Chain::default(), current.handler.section);
+                let handler = core.handler(Chain::default(), None, current.handler.section);
                 let next = async move || {
                     let next = std::future::poll_fn(|context| body.as_mut().poll_frame(context));
                     // Not beside other handlers: one that has the object alone may wait for the reader.
-                    core.run(&handler, next).await
+                    core.run(&handler, std::pin::pin!(next)).await
                 };
                 gated(&current.core, next)
             }
@@ -298,10 +298,10 @@ impl Ctx {
         E: Into<BoxError> + 'static,
     {
         let (core, mut stream) = (self.core.clone(), Box::pin(stream));
-        let handler = core.handler(Chain::default(), None);
+        let handler = core.handler(Chain::default(), None, None);
         let next = async move || {
             let next = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
-            let piece = core.run_beside(&handler, next).await?;
+            let piece = core.run_beside(&handler, std::pin::pin!(next)).await?;
             Ok(piece.map(|piece| match piece {
                 Ok(bytes) => Ok(Frame::data(bytes.into())),
                 Err(error) => Err(error.into()),

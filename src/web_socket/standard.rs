@@ -115,7 +115,7 @@ impl Ctx {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (socket, client) = self.accept(Box::default(), Delivery::Task(sender))?;
         let core = self.core.clone();
-        let handler = core.handler(Chain::default(), None);
+        let handler = core.handler(Chain::default(), None, None);
         let socket = StandardWebSocket {
             socket,
             events,
@@ -123,7 +123,8 @@ impl Ctx {
         };
         core.begin();
         spawn_local(async move {
-            if let Err(error) = core.run_beside(&handler, task(socket)).await {
+            let task = std::pin::pin!(task(socket));
+            if let Err(error) = core.run_beside(&handler, task).await {
                 tracing::warn!(object = %core.id(), "a WebSocket's task ended: {error}");
             }
             core.finish();
