@@ -9,7 +9,7 @@ use crate::access::{Access, Mode, Request};
 use crate::alarms;
 use crate::core::{Chain, Core, Handler};
 use crate::ctx::Ctx;
-use crate::error::CallError;
+use crate::error::{CallError, Error};
 use crate::object::Object;
 use crate::waits::Waiting;
 
@@ -164,6 +164,34 @@ impl<T: Object> Actor<T> {
         let ctx = self.ctx();
         let handling = pin!(handler(instance, &ctx));
         self.core.run(&entered, handling).await.flatten()
+    }
+
+    /// Runs `act` as a turn of the object, alone. If it succeeds, the object begins a new session with the next
+    /// event.
+    pub(crate) async fn without_instance<R>(
+        &self,
+        place: Place,
+        act: impl FnOnce(&Rc<Core>) -> Result<R, Error>,
+    ) -> Result<Result<R, Error>, CallError> {
+        let Place {
+            request,
+            handler,
+            waiting,
+            ..
+        } = place;
+        let _access = request.granted().await;
+        drop(waiting);
+        if let Some(error) = self.core.broken() {
+            return Err(error);
+        }
+        let acted = self.core.run(&handler, async { act(&self.core) }).await?;
+        let is_open = self.core.with_open_storage(|_| ()).is_some();
+        let goes_on = acted.is_err() && is_open && self.instance.borrow().is_some();
+        if !goes_on {
+            drop(self.instance.take());
+            self.core.sleep();
+        }
+        Ok(acted)
     }
 
     /// Runs the alarm handler, if the alarm is still due.

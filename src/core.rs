@@ -198,13 +198,33 @@ impl Core {
         }
     }
 
-    /// Loads the object's state, if that was not done yet.
+    /// Loads the object's state, if that was not done yet: a session begins.
     pub(crate) fn open_storage(&self) -> Result<(), CallError> {
+        self.open_storage_and(|shard, storage| {
+            let house = shard.house.upgrade().ok_or(Error::Closed)?;
+            let id = self.address.id.raw();
+            house.armed.begin_session(&shard.engine, &id, storage)
+        })
+    }
+
+    /// The same, without the restore that the next session is to begin with.
+    pub(crate) fn open_storage_as_it_is(&self) -> Result<(), CallError> {
+        self.open_storage_and(|_, _| Ok(()))
+    }
+
+    fn open_storage_and(
+        &self,
+        begin: impl FnOnce(&Shard, &mut Storage) -> Result<()>,
+    ) -> Result<(), CallError> {
         let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
         let mut storage = self.storage.borrow_mut();
         if storage.is_none() {
             let opened = Storage::open(&shard.engine, &shard.databases, &self.address);
-            let opened = opened.map_err(|error| CallError::Wake(error.to_string()))?;
+            let begun = opened.and_then(|mut opened| {
+                begin(&shard, &mut opened)?;
+                Ok(opened)
+            });
+            let opened = begun.map_err(|error| CallError::Wake(error.to_string()))?;
             let name = opened.object(|object| object.name().map(str::to_owned));
             if name.is_some() && self.address.id.name().is_none() {
                 let named = || Box::new(ObjectId::new(self.address.id.raw(), name));
@@ -279,6 +299,22 @@ impl Core {
         }
         *self.outbox.borrow_mut() = outbox;
         Ok(())
+    }
+
+    /// Has outputs from now on wait for all writes that are committed, unconfirmed ones too.
+    pub(crate) fn confirm_all(&self) {
+        let committed = self.committed.borrow().clone();
+        if committed.is_some() {
+            *self.confirmed.borrow_mut() = committed;
+        }
+    }
+
+    /// The same for a commit that was made elsewhere.
+    pub(crate) fn confirm(&self, ticket: Option<Ticket>) {
+        if ticket.is_some() {
+            *self.committed.borrow_mut() = ticket;
+            self.confirm_all();
+        }
     }
 
     /// Lets something leave the object: with the present turn's commit, if it is in one.

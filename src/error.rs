@@ -59,6 +59,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// What had to happen in an object could not be done there; see there.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The house was closed.
     #[error("the house is closed")]
     Closed,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alarms::{self, Alarms};
+use crate::armed::Armed;
 use crate::call::Fire;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{CallError, Error, Result};
@@ -98,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) waits: Arc<Waits>,
+    pub(crate) armed: Armed,
     shards: Vec<Handle>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     classes: Mutex<HashMap<ClassId, Arc<Class>>>,
@@ -199,6 +201,7 @@ impl Builder {
             engine = engine.fs(fs);
         }
         let engine = Arc::new(engine.open()?);
+        let armed = Armed::open(&engine)?;
         limits.awake_bytes /= shards;
         let mut starts = Vec::new();
         let inner = Arc::new_cyclic(|house| {
@@ -227,6 +230,7 @@ impl Builder {
                 engine: engine.clone(),
                 alarms: Arc::default(),
                 waits: Arc::default(),
+                armed,
                 shards: handles,
                 threads: Mutex::default(),
                 classes: Mutex::default(),
@@ -376,10 +380,11 @@ impl Dovehouse {
             let _ = end.await;
         }
         let threads = std::mem::take(&mut *self.inner.threads.lock());
-        let engine = self.inner.engine.clone();
+        let inner = self.inner.clone();
         let finish = move || {
             threads.into_iter().for_each(|thread| drop(thread.join()));
-            engine.close()
+            inner.armed.close();
+            inner.engine.close()
         };
         let closed = tokio::task::spawn_blocking(finish).await;
         Ok(closed.map_err(|_| Error::Closed)??)

@@ -13,8 +13,8 @@ use crate::stub::Stub;
 /// All objects of a class. Every id names an object, whether it was ever used or not. Cheap to clone,
 /// and usable from any thread.
 pub struct Namespace<T> {
-    house: Arc<Inner>,
-    class: Arc<Class>,
+    pub(crate) house: Arc<Inner>,
+    pub(crate) class: Arc<Class>,
     object: PhantomData<fn() -> T>,
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{Engine, Object, Ticket};
+use dovehouse_engine::{Bookmark, Engine, Object, Ticket};
 use dovehouse_sqlbridge::{Database, Pool, Savepoint, SharedObject, Slot};
 use parking_lot::Mutex;
 
@@ -107,6 +107,19 @@ impl Storage {
         self.slot.close();
         self.object.lock().clear(keep_alarm);
         Ok(())
+    }
+
+    /// Makes the object what it was, in this turn's transaction, which must have nothing else. Returns the
+    /// bookmark of what it is now.
+    pub(crate) fn restore(&mut self, bookmark: &Bookmark, with_alarms: bool) -> Result<Bookmark> {
+        self.slot.close();
+        let mut object = self.object.lock();
+        let now = object.bookmark()?;
+        if let Err(error) = object.restore(bookmark, with_alarms) {
+            object.rollback();
+            return Err(error.into());
+        }
+        Ok(now)
     }
 
     /// What the object takes in memory, more or less.

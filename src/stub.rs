@@ -97,7 +97,8 @@ impl<T: Object> Stub<T> {
         self.call(Mode::Shared, method, run).await
     }
 
-    async fn call<R: Send + 'static>(
+    /// Runs `run` with the object's actor, in its turn.
+    pub(crate) async fn call<R: Send + 'static>(
         &self,
         mode: Mode,
         method: &'static str,
