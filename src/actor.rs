@@ -184,7 +184,8 @@ impl<T: Object> Actor<T> {
         if let Some(error) = self.core.broken() {
             return Err(error);
         }
-        let acted = self.core.run(&handler, async { act(&self.core) }).await?;
+        let act = std::pin::pin!(async { act(&self.core) });
+        let acted = self.core.run(&handler, act).await?;
         let is_open = self.core.with_open_storage(|_| ()).is_some();
         let goes_on = acted.is_err() && is_open && self.instance.borrow().is_some();
         if !goes_on {

@@ -72,7 +72,6 @@ pub use http;
 pub use id::{IdError, ObjectId};
 pub use kv::Kv;
 pub use namespace::Namespace;
-pub use object::Object;
 pub use object::{FetchHandler, Object};
 pub use past::Past;
 #[doc(hidden)]
