@@ -39,7 +39,7 @@ impl History {
         // Recent entries first: what leaves them is in a table by then.
         let recent = {
             let recent = self.recent.read();
-            let found = recent.range(from..=to).next();
+            let found = recent.first(from, to);
             found.map(|(key, recent)| (*key, recent.value.clone()))
         };
         let stored = self.tables.range(from..=to).next().transpose()?;
@@ -68,8 +68,8 @@ impl History {
         let from = of.key(What::Commit, from);
         let recent: Vec<_> = {
             let recent = self.recent.read();
-            let range = recent.range(from..=last);
-            range
+            let commits = recent.commits(from, last).iter();
+            commits
                 .map(|(key, recent)| (*key, recent.value.clone()))
                 .collect()
         };
