@@ -327,8 +327,7 @@ impl Inner {
             (Version::Tiny(before), Some(after)) => {
                 let before = before.into_state();
                 let changes = after.changes_to(&before);
-                let undo =
-                    super::undo::tiny(at.header.seq, &changes, &before.alarms, || before.clone());
+                let undo = super::undo::tiny(at.header.seq, &changes, &before);
                 Ok((undo, Version::Tiny(Box::new(Working::new(after)))))
             }
             (Version::Tiny(mut working), None) if at.kind == Kind::Delta => {
