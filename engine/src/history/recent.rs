@@ -67,6 +67,11 @@ impl Recents {
         &commits[start..end]
     }
 
+    /// The entries that are not commits from one key to another, ascending.
+    pub(super) fn others(&self, from: Key, to: Key) -> impl Iterator<Item = (&Key, &Recent)> {
+        self.others.range(from..=to)
+    }
+
     /// The first entry from one key to another of the same object, either both of commits or none.
     pub(super) fn first(&self, from: Key, to: Key) -> Option<(&Key, &Recent)> {
         match from.what {
@@ -74,7 +79,7 @@ impl Recents {
                 let first = self.commits(from, to).first();
                 first.map(|(key, recent)| (key, recent))
             }
-            _ => self.others.range(from..=to).next(),
+            _ => self.others(from, to).next(),
         }
     }
 
