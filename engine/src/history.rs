@@ -16,6 +16,7 @@ mod keep;
 mod key;
 mod past;
 mod read;
+mod recent;
 mod retention;
 mod scan;
 mod tables;
@@ -23,8 +24,6 @@ mod thin;
 mod undo;
 mod value;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dovehouse_wal::Lsn;
@@ -39,8 +38,9 @@ use crate::id::ClassId;
 use key::Key;
 pub(crate) use past::PastView;
 pub(crate) use read::Subject;
+use recent::{Recent, Recents};
 use retention::Kept;
-use scan::{ENTRY_OVERHEAD_BYTES, Recent, Scan};
+use scan::Scan;
 use tables::Tables;
 
 /// The history of a store.
@@ -48,7 +48,7 @@ use tables::Tables;
 pub(crate) struct History {
     scan: Mutex<Scan>,
     /// What no table has yet.
-    recent: RwLock<BTreeMap<Key, Recent>>,
+    recent: RwLock<Recents>,
     recent_bytes: AtomicUsize,
     recent_bytes_max: usize,
     tables: Tables,
@@ -63,16 +63,12 @@ pub(crate) struct History {
 
 impl History {
     fn add(&self, key: Key, class: ClassId, time_ms: u64, value: Vec<u8>) {
-        let bytes = ENTRY_OVERHEAD_BYTES + value.len();
         let recent = Recent {
             class,
             time_ms,
             value,
         };
-        // What was said first stays: see `blocks.rs`.
-        if let Entry::Vacant(entry) = self.recent.write().entry(key) {
-            entry.insert(recent);
-            self.recent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        let bytes = self.recent.write().add(key, recent);
+        self.recent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

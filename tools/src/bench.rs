@@ -12,6 +12,7 @@ mod commit;
 mod compact;
 mod content;
 mod footprint;
+mod history;
 mod machine;
 mod recover;
 #[cfg(feature = "sql")]
@@ -55,6 +56,12 @@ pub(crate) struct Arguments {
     /// directory for temporary files, removed afterwards
     #[arg(long)]
     data: Option<PathBuf>,
+    /// For `history`: what it can say within a minute
+    #[arg(long)]
+    quick: bool,
+    /// For `history`: a checkpoint is made after so many bytes of log, and each second
+    #[arg(long, default_value_t = 64 << 20)]
+    checkpoint_bytes: u64,
     /// What `big` runs in a process of its own, to kill it
     #[arg(long, hide = true, requires = "data")]
     until_killed: bool,
@@ -86,6 +93,8 @@ enum Bench {
     /// Calls from object to object and from outside, durable ones, and bytes for each awake object
     #[cfg(feature = "load")]
     Call,
+    /// What history costs: commits with it and without, its bytes, and the latency of going back
+    History,
     /// Durable SQL transactions of one row at 1, 64 and 1,000 objects, beside stock SQLite on files
     #[cfg(feature = "sql")]
     SqlCommit,
@@ -132,6 +141,8 @@ struct Run {
     seconds: u64,
     kind: Kind,
     seed: u64,
+    quick: bool,
+    checkpoint_bytes: u64,
     /// What was measured.
     found: Map<String, Value>,
     /// Removes the directory, if it is ours.
@@ -153,6 +164,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Big => (1, 2_621_440, 10),
         #[cfg(feature = "load")]
         Bench::Call => (1_000, 20_000, 2),
+        Bench::History => (0, 10_000, 3),
         #[cfg(feature = "sql")]
         Bench::SqlCommit => (0, 0, 3),
         #[cfg(feature = "sql")]
@@ -192,6 +204,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         seconds: arguments.seconds.unwrap_or(seconds),
         kind: arguments.kind,
         seed: arguments.seed,
+        quick: arguments.quick,
+        checkpoint_bytes: arguments.checkpoint_bytes,
         found: Map::new(),
         _temporary: temporary,
     };
@@ -200,6 +214,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     match arguments.bench {
         Bench::Big => big::run(&mut run),
+        Bench::History => history::run(&mut run),
         Bench::Commit => commit::run(&mut run),
         Bench::Wake => wake::run(&mut run),
         Bench::Footprint => footprint::run(&mut run),

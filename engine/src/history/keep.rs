@@ -132,7 +132,9 @@ impl History {
         let mut groups: BTreeMap<u32, Facts> = BTreeMap::new();
         {
             let recent = self.recent.read();
-            for entry in recent.values() {
+            let mut sorted: Vec<_> = recent.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| **key);
+            for (_, entry) in &sorted {
                 let Some(group) = group_of(entry.class) else {
                     continue;
                 };
@@ -147,10 +149,10 @@ impl History {
                 facts.last_ms = facts.last_ms.max(entry.time_ms);
             }
             for (group, facts) in groups {
-                let ours = recent
+                let ours = sorted
                     .iter()
                     .filter(|(_, entry)| group_of(entry.class) == Some(group))
-                    .map(|(key, entry)| Ok((*key, entry.value.clone())));
+                    .map(|(key, entry)| Ok((**key, entry.value.clone())));
                 self.tables.add(facts, ours)?;
             }
         }

@@ -1,6 +1,6 @@
 //! Reading the past: an object as of one of its commits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -217,7 +217,7 @@ impl PastView {
     }
 
     /// The blocks that may differ from those of the object's present map.
-    pub(crate) fn may_differ(&self, engine: &Inner) -> Result<Vec<BlockId>> {
+    pub(crate) fn may_differ(&self, engine: &Inner) -> Result<BTreeSet<BlockId>> {
         engine.history.blocks_changed_since(self.of(), self.seq)
     }
 

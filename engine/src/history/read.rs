@@ -1,5 +1,6 @@
 //! Looking things up in history.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 
 use super::History;
@@ -39,7 +40,7 @@ impl History {
         // Recent entries first: what leaves them is in a table by then.
         let recent = {
             let recent = self.recent.read();
-            let found = recent.range(from..=to).next();
+            let found = recent.first(from, to);
             found.map(|(key, recent)| (*key, recent.value.clone()))
         };
         let stored = self.tables.range(from..=to).next().transpose()?;
@@ -68,8 +69,8 @@ impl History {
         let from = of.key(What::Commit, from);
         let recent: Vec<_> = {
             let recent = self.recent.read();
-            let range = recent.range(from..=last);
-            range
+            let commits = recent.commits(from, last).iter();
+            commits
                 .map(|(key, recent)| (*key, recent.value.clone()))
                 .collect()
         };
@@ -105,29 +106,49 @@ impl History {
     }
 
     /// The blocks that commits after this one have changed.
-    pub(super) fn blocks_changed_since(&self, of: Subject, seq: u64) -> Result<Vec<BlockId>> {
-        let mut changed = Vec::new();
-        let (mut id, last) = (
-            BlockId { file: 0, number: 0 },
-            BlockId {
-                file: u8::MAX,
-                number: u32::MAX,
-            },
-        );
-        let last = of.key(What::Block(last), SEQ_LIMIT - 1);
-        while let Some((key, _)) = self.first(of.key(What::Block(id), seq + 1), last)? {
-            let What::Block(found) = key.what else { break };
-            if key.seq > seq {
-                changed.push(found);
-                id = match found.number.checked_add(1) {
-                    Some(number) => BlockId { number, ..found },
-                    None => break,
-                };
-            } else {
-                id = found;
+    pub(super) fn blocks_changed_since(&self, of: Subject, seq: u64) -> Result<BTreeSet<BlockId>> {
+        /// Entries of one block that are read on before the next block is sought.
+        const READ_ON: usize = 16;
+        let block = |file, number| of.key(What::Block(BlockId { file, number }), 0);
+        let (mut from, last) = (block(0, 0), block(u8::MAX, u32::MAX));
+        let mut changed = BTreeSet::new();
+        let mut note = |key: &Key| match key.what {
+            What::Block(id) => {
+                let is_known = changed.contains(&id) || (key.seq > seq && changed.insert(id));
+                Some((id, is_known))
             }
+            _ => None,
+        };
+        // Recent entries first: what leaves them is in a table by then.
+        for (key, _) in self.recent.read().others(from, last) {
+            note(key);
         }
-        Ok(changed)
+        'seek: loop {
+            let (mut before, mut again) = (None, 0);
+            for entry in self.tables.range(from..=last) {
+                let (key, _) = entry?;
+                let Some((id, is_known)) = note(&key) else {
+                    break;
+                };
+                again = if before.replace(id) == Some(id) {
+                    again + 1
+                } else {
+                    0
+                };
+                if again < READ_ON {
+                    continue;
+                }
+                from = match id.number.checked_add(1) {
+                    Some(number) if is_known => block(id.file, number),
+                    _ => Key {
+                        seq: key.seq.max(seq) + 1,
+                        ..key
+                    },
+                };
+                continue 'seek;
+            }
+            return Ok(changed);
+        }
     }
 
     /// Whether anything is known of an object's past.

@@ -19,7 +19,7 @@ use super::value::{BigBefore, Commit, Undo};
 use crate::big::{Leaf, TreeId};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
-use crate::id::{ClassId, Slot};
+use crate::id::Slot;
 use crate::load::LoadedState;
 use crate::record::{Header, Kind};
 use crate::state::{State, Working};
@@ -96,10 +96,11 @@ impl Known {
             // What is still needed comes back.
             self.clear();
         }
-        self.take(header.slot);
         self.bytes += memory_bytes(&version);
         let known = ((header.generation, header.seq), version);
-        self.versions.insert(header.slot, known);
+        if let Some((_, replaced)) = self.versions.insert(header.slot, known) {
+            self.bytes -= memory_bytes(&replaced);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -326,8 +327,7 @@ impl Inner {
             (Version::Tiny(before), Some(after)) => {
                 let before = before.into_state();
                 let changes = after.changes_to(&before);
-                let undo =
-                    super::undo::tiny(at.header.seq, &changes, &before.alarms, || before.clone());
+                let undo = super::undo::tiny(at.header.seq, &changes, &before);
                 Ok((undo, Version::Tiny(Box::new(Working::new(after)))))
             }
             (Version::Tiny(mut working), None) if at.kind == Kind::Delta => {
@@ -367,15 +367,4 @@ pub(super) fn or_lost<T>(found: Result<T>) -> Result<Option<T>> {
         Err(Error::Damaged { .. } | Error::Log(dovehouse_wal::Error::Corrupt { .. })) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// What a class's entry takes in memory beside its value.
-pub(super) const ENTRY_OVERHEAD_BYTES: usize = 120;
-
-/// An entry that no table has yet.
-#[derive(Clone, Debug)]
-pub(super) struct Recent {
-    pub(super) class: ClassId,
-    pub(super) time_ms: u64,
-    pub(super) value: Vec<u8>,
 }

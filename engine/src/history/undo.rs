@@ -20,19 +20,13 @@ pub(super) fn wants_state(seq: u64, state_bytes: usize) -> bool {
 }
 
 /// The undo of a commit that wrote the whole state.
-pub(super) fn tiny(
-    seq: u64,
-    changes: &Changes<'_>,
-    alarms: &[Alarm],
-    before: impl Fn() -> State,
-) -> Undo {
-    let state = before();
-    if wants_state(seq, state.bytes()) {
-        return Undo::State(Box::new(state));
+pub(super) fn tiny(seq: u64, changes: &Changes<'_>, before: &State) -> Undo {
+    if wants_state(seq, before.bytes()) {
+        return Undo::State(Box::new(before.clone()));
     }
-    match operations(changes, alarms) {
-        Undo::Operations(operations) if operations.len() > state.bytes() => {
-            Undo::State(Box::new(state))
+    match operations(changes, &before.alarms) {
+        Undo::Operations(operations) if operations.len() > before.bytes() => {
+            Undo::State(Box::new(before.clone()))
         }
         undo => undo,
     }

@@ -34,7 +34,7 @@ const LARGE: u64 = 4;
 
 /// A page as a database has them: half of it is text, the rest does not compress. The first bytes say which
 /// page it is, and in which round it was written.
-fn page(seed: u64, number: u32, round: u64) -> Vec<u8> {
+pub(super) fn page(seed: u64, number: u32, round: u64) -> Vec<u8> {
     let mut page = vec![0; PAGE_BYTES];
     let mut rng = fastrand::Rng::with_seed(seed ^ u64::from(number) << 32 ^ round);
     rng.fill(&mut page[..PAGE_BYTES / 2]);

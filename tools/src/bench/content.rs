@@ -1,13 +1,13 @@
 //! What the objects of a bench hold, from a seed.
 
-use dovehouse_engine::{ClassId, Engine, Object, ObjectId};
+use dovehouse_engine::{ClassId, Engine, Object, ObjectId, Ticket};
 
 use super::{Kind, Run};
 use crate::exit::Failure;
 use crate::output;
 
 /// Keys and values of one object, 112 bytes each.
-const VALUES: usize = 3;
+pub(super) const VALUES: usize = 3;
 const ENTRY_BYTES: usize = 112;
 
 /// How many commits of a bulk load may be under way.
@@ -25,17 +25,36 @@ pub(super) fn id(seed: u64, number: u64) -> ObjectId {
 pub(super) fn fill(object: &mut Object, kind: Kind, seed: u64, number: u64) {
     let mut rng = fastrand::Rng::with_seed(seed ^ number.rotate_left(32));
     for entry in 0..VALUES {
-        let key = format!("entry:{entry:02}");
-        let value = match kind {
-            Kind::Random => {
-                let mut value = vec![0; ENTRY_BYTES - key.len()];
-                rng.fill(&mut value);
-                value
-            }
-            _ => document(&mut rng, number, ENTRY_BYTES - key.len()),
-        };
-        object.put(key.as_bytes(), &value).expect("room");
+        put(object, kind, &mut rng, number, entry).expect("room");
     }
+}
+
+/// Writes one of its keys.
+pub(super) fn put(
+    object: &mut Object,
+    kind: Kind,
+    rng: &mut fastrand::Rng,
+    number: u64,
+    entry: usize,
+) -> Result<(), Failure> {
+    let key = format!("entry:{entry:02}");
+    let value = match kind {
+        Kind::Random => {
+            let mut value = vec![0; ENTRY_BYTES - key.len()];
+            rng.fill(&mut value);
+            value
+        }
+        _ => document(rng, number, ENTRY_BYTES - key.len()),
+    };
+    Ok(object.put(key.as_bytes(), &value)?)
+}
+
+/// Waits for a commit, if there was something to commit.
+pub(super) fn wait(ticket: Option<Ticket>) -> Result<(), Failure> {
+    if let Some(ticket) = ticket {
+        ticket.wait().map_err(engine_error)?;
+    }
+    Ok(())
 }
 
 /// Something like a small JSON document of so many bytes.

@@ -25,6 +25,7 @@ const SCHEMA: &str =
     "CREATE TABLE note(id INTEGER PRIMARY KEY, author TEXT NOT NULL, body TEXT NOT NULL);
     CREATE INDEX note_author ON note(author)";
 const INSERT: &str = "INSERT INTO note(author, body) VALUES (?, ?)";
+const UPDATE: &str = "UPDATE note SET body = ? WHERE id = 1";
 /// About as long as a line of a chat.
 const BODY: &str =
     "the doves come home at dusk, one after the other, and count themselves on the ledge";
@@ -70,6 +71,38 @@ pub(super) fn create(
     }
     bar.finish_and_clear();
     Ok(class)
+}
+
+/// So many objects with the schema and a row, their databases open.
+pub(super) fn open_databases(
+    run: &Run,
+    engine: &Engine,
+    count: u64,
+) -> Result<Vec<Database>, Failure> {
+    let class = engine.class("Bench")?;
+    let open = |number| {
+        let database = Database::open(object(engine, class, run.seed, number)?)?;
+        database.exec(SCHEMA, ())?;
+        database.exec(INSERT, (format!("author {number}"), BODY))?;
+        content::wait(database.commit()?)?;
+        Ok(database)
+    };
+    (0..count).map(open).collect()
+}
+
+/// A row is inserted, or one is updated, in turn; every other word of its text was said before.
+pub(super) fn write_row(
+    database: &Database,
+    round: u64,
+    rng: &mut fastrand::Rng,
+) -> Result<(), Failure> {
+    let word = |word| format!("{word} {:x} ", rng.u32(..));
+    let body: String = BODY.split(' ').map(word).collect();
+    match round % 2 {
+        0 => database.exec(INSERT, (format!("author {round}"), body))?,
+        _ => database.exec(UPDATE, (body,))?,
+    };
+    Ok(())
 }
 
 /// Stock SQLite on a file, with a log of its own.

@@ -9,11 +9,10 @@ use hdrhistogram::Histogram;
 
 use super::super::commit::{Client, serve, threads};
 use super::super::{Run, histogram, record};
-use super::{BODY, INSERT, SCHEMA, object, stock};
+use super::{BODY, INSERT, SCHEMA, UPDATE, object, stock};
 use crate::exit::Failure;
 use crate::output;
 
-const UPDATE: &str = "UPDATE note SET body = ? WHERE id = 1";
 const CLIENTS: [usize; 3] = [1, 64, 1000];
 
 #[derive(Clone, Copy)]
