@@ -16,6 +16,7 @@ mod keep;
 mod key;
 mod past;
 mod read;
+mod restore_all;
 mod retention;
 mod scan;
 mod tables;
@@ -33,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 pub use ask::Moment;
 pub use bookmark::{Bookmark, BookmarkError};
 pub(crate) use keep::Start;
+pub use restore_all::{RestoreAll, RestoredAll};
 pub use retention::Retention;
 
 use crate::id::ClassId;
