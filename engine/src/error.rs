@@ -93,7 +93,7 @@ pub enum Error {
         newest: Bookmark,
     },
     /// The object is one as it was: it can be read, and changes of it go nowhere. Restore it, or fork it.
-    #[error("object {id} is open as it was at an earlier point, and cannot be committed")]
+    #[error("object {id} is open as it was at an earlier point: it can be read, not changed")]
     Past {
         /// The object.
         id: ObjectId,

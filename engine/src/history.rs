@@ -17,6 +17,7 @@ mod key;
 mod past;
 mod read;
 mod recent;
+mod restore_all;
 mod retention;
 mod scan;
 mod tables;
@@ -32,6 +33,7 @@ use parking_lot::{Mutex, RwLock};
 pub use ask::Moment;
 pub use bookmark::{Bookmark, BookmarkError};
 pub(crate) use keep::Start;
+pub use restore_all::{RestoreAll, RestoredAll};
 pub use retention::Retention;
 
 use crate::id::ClassId;

@@ -68,7 +68,7 @@ pub use dovehouse_wal as wal;
 pub use dovehouse_wal::{Flaw, Lsn, Teeth, Ticket, TicketState};
 pub use engine::{Due, Engine, LogView};
 pub use error::{Error, Result};
-pub use history::{Bookmark, BookmarkError, Moment, Retention};
+pub use history::{Bookmark, BookmarkError, Moment, RestoreAll, RestoredAll, Retention};
 pub use id::{ClassId, ObjectId, ParseIdError, Slot};
 pub use inspect::ObjectInfo;
 pub use kv::List;

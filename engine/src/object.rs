@@ -290,6 +290,12 @@ impl Object {
         matches!(self.content, Content::Big(_))
     }
 
+    /// Whether this is the object as it was at an earlier point, by [`Engine::past`](crate::Engine::past): it can
+    /// be read, and never be committed.
+    pub fn is_past(&self) -> bool {
+        self.is_past
+    }
+
     /// What keys, pages and alarms take, uncompressed, with a bound for their structure.
     pub fn state_bytes(&self) -> usize {
         match &self.content {

@@ -61,6 +61,8 @@ pub struct Database {
     /// Whether the object had been changed in this turn before the connection read it: undoing the turn
     /// then brings pages back that SQLite has never seen.
     opened_on_changes: Cell<bool>,
+    /// Whether the object is one as it was.
+    is_past: bool,
 }
 
 /// The begin of an inner transaction; see [`Database::savepoint`].
@@ -83,6 +85,9 @@ impl Access for &Database {
 impl Database {
     /// Opens the object's database, under [`SqlPolicy::native`]. An object without one gets it with the
     /// first statement that writes.
+    ///
+    /// The database of an object as it was, by [`Engine::past`](dovehouse_engine::Engine::past), is for reading: a
+    /// statement that writes fails with the engine's [`Error::Past`](dovehouse_engine::Error::Past) and does nothing.
     pub fn open(object: SharedObject) -> Result<Self> {
         Self::open_with(object, &SqlPolicy::native())
     }
@@ -107,13 +112,17 @@ impl Database {
     }
 
     pub(crate) fn new(connection: Connection, object: SharedObject, side: Arc<Side>) -> Self {
-        let opened_on_changes = object.lock().is_touched().into();
+        let (opened_on_changes, is_past) = {
+            let object = object.lock();
+            (object.is_touched().into(), object.is_past())
+        };
         Database {
             connection,
             object,
             side,
             turn: Cell::new(0),
             opened_on_changes,
+            is_past,
         }
     }
 
@@ -144,7 +153,7 @@ impl Database {
         let started = self
             .connection
             .start(sql, parameters, |writes| match writes {
-                true => self.begin(),
+                true => self.check_writable().and_then(|()| self.begin()),
                 false => Ok(()),
             });
         let started = started.map_err(|error| self.after_error(error))?;
@@ -154,6 +163,16 @@ impl Database {
     /// Calls `act` with the running statements, for [`Access`] by what holds the database.
     pub fn with_statements<R>(&self, act: impl FnOnce(Statements<'_>) -> Result<R>) -> Result<R> {
         act(Statements(&self.connection)).map_err(|error| self.after_error(error))
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.is_past {
+            true => Err(dovehouse_engine::Error::Past {
+                id: self.object.lock().id(),
+            }
+            .into()),
+            false => Ok(()),
+        }
     }
 
     /// Begins the turn's transaction in SQLite, if that was not done.
@@ -322,6 +341,7 @@ impl Database {
     /// [`Error::Type`] if the turn has written anything, or a cursor is open. If the
     /// database is larger than a transaction may be, the engine refuses, and nothing has changed.
     pub fn vacuum(&self) -> Result<()> {
+        self.check_writable()?;
         let is_begun = !self.connection.handle().is_autocommit() || self.object.lock().is_touched();
         if is_begun || self.connection.is_running() {
             return Err(Error::Type(

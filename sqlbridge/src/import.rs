@@ -25,6 +25,7 @@ pub(crate) use host::write as write_for_workerd;
 use image::Image;
 pub use refusal::Refusal;
 use schema::Schema;
+pub(crate) use schema::quoted;
 use source::Source;
 
 /// What a file may have, unless told otherwise: as much as a transaction, 1 GiB.

@@ -15,6 +15,7 @@ mod connection;
 mod counters;
 mod cursor;
 mod database;
+mod diff;
 mod error;
 mod export;
 #[cfg(feature = "faults")]
@@ -56,6 +57,7 @@ pub use connection::{Connection, memory_used};
 pub use counters::Counters;
 pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
 pub use database::{Database, Savepoint};
+pub use diff::{Counts, Diff, KeyChange, KeysDiff, RowChange, SchemaChange, TableDiff};
 pub use error::{Error, Result};
 pub use file::SharedObject;
 pub use import::{Import, Imported, Refusal, names_in_metadata};

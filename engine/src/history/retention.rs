@@ -181,6 +181,13 @@ impl History {
         self.keeps(class) && time_ms > self.complete_since(class)
     }
 
+    /// A commit of a class was not noted: should the class keep history one day, that will not reach back over it.
+    pub(super) fn pass_over(&self, class: ClassId, time_ms: u64) {
+        if self.complete_since(class) < time_ms {
+            self.kept.write().let_go(class, time_ms);
+        }
+    }
+
     /// Commits until then cannot be undone any more, of any class.
     pub(super) fn lose_all(&self, until_ms: u64) {
         self.kept.write().let_all_go(until_ms);

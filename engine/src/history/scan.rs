@@ -161,7 +161,10 @@ impl Inner {
         let mut scan = self.history.scan.lock();
         let end = self.log.durable().end();
         if !self.history.keeps_any() {
-            scan.position = scan.position.max(end);
+            if end > scan.position {
+                scan.position = end;
+                self.history.lose_all(self.log.last_time_ms());
+            }
             scan.leaves.clear();
             scan.known.clear();
             return Ok(());
@@ -199,11 +202,13 @@ impl Inner {
                 Some(
                     kind @ (Kind::Image | Kind::Delta | Kind::Erase | Kind::Head | Kind::Pages),
                 ) => {
-                    let header = Header::decode(&mut Reader::new(record.body));
-                    let Some(header) = header.filter(|header| self.history.keeps(header.class))
-                    else {
+                    let Some(header) = Header::decode(&mut Reader::new(record.body)) else {
                         continue;
                     };
+                    if !self.history.keeps(header.class) {
+                        self.history.pass_over(header.class, time_ms);
+                        continue;
+                    }
                     let commit = At {
                         record: &record,
                         header,

@@ -171,10 +171,25 @@ impl Engine {
         to: ObjectId,
         with_alarms: bool,
     ) -> Result<Option<Ticket>> {
+        self.fork_named(id, bookmark, to, None, with_alarms)
+    }
+
+    /// The same, with a name to keep with the new object.
+    pub fn fork_named(
+        &self,
+        id: &ObjectId,
+        bookmark: &Bookmark,
+        to: ObjectId,
+        name: Option<&str>,
+        with_alarms: bool,
+    ) -> Result<Option<Ticket>> {
         let past = self.past(id, bookmark)?;
         let mut fork = self.wake(past.class(), to)?;
         if !fork.is_empty() {
             return Err(Error::NotEmpty { id: to });
+        }
+        if let Some(name) = name {
+            fork.set_name(name);
         }
         fork.copy_from(&past)?;
         if with_alarms {

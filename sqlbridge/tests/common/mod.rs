@@ -5,6 +5,7 @@
 
 pub(crate) mod fixtures;
 pub(crate) mod fuzz;
+pub(crate) mod statements;
 
 use std::sync::Arc;
 
