@@ -344,3 +344,40 @@ fn the_largest_value_is_written_once_and_comes_back() {
     let found = object.get(b"large").unwrap().unwrap();
     assert!(found[..] == value[..], "it is another value");
 }
+
+#[test]
+fn a_restore_finds_every_page_that_changed_among_many_changes_of_one() {
+    let fs = SimFs::new(1);
+    let (engine, class) = common::open(&fs);
+    let mut object = engine.wake(class, id(1)).unwrap();
+    let write = |object: &mut Object, number: u32, byte: u8| {
+        object.write_page(number, &[byte; PAGE_BYTES]).unwrap();
+        common::commit(object);
+    };
+    for number in 1..=100 {
+        object.write_page(number, &[1; PAGE_BYTES]).unwrap();
+    }
+    common::commit(&mut object);
+    // Each time more of page 7 than are read on, on both sides of the bookmark.
+    for byte in 2..50 {
+        write(&mut object, 7, byte);
+    }
+    let bookmark = object.bookmark().unwrap();
+    for byte in 50..100 {
+        write(&mut object, 7, byte);
+    }
+    write(&mut object, 8, 2);
+    write(&mut object, 90, 2);
+    // Settled with it, so that history tells it.
+    drop(object);
+    engine.checkpoint().unwrap();
+    let mut object = engine.wake(class, id(1)).unwrap();
+    object.restore(&bookmark, false).unwrap();
+    for number in 1..=100 {
+        let byte = if number == 7 { 49 } else { 1 };
+        assert_eq!(
+            object.page(number).unwrap().unwrap()[..],
+            [byte; PAGE_BYTES]
+        );
+    }
+}
