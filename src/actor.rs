@@ -6,10 +6,11 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use crate::access::{Access, Mode, Request};
-use crate::alarms;
+use crate::alarms::{self, Running};
 use crate::core::{Chain, Core, Handler};
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error};
+use crate::moves;
 use crate::object::Object;
 use crate::waits::Waiting;
 
@@ -116,7 +117,10 @@ impl<T: Object> Actor<T> {
         let made = match self.core.open_storage() {
             Ok(()) => {
                 let ctx = self.ctx();
-                self.core.run(handler, pin!(T::new(&ctx))).await.flatten()
+                self.core
+                    .run(handler, pin!(make::<T>(&ctx)))
+                    .await
+                    .flatten()
             }
             Err(error) => Err(error),
         };
@@ -127,6 +131,22 @@ impl<T: Object> Actor<T> {
             }
             Err(error) => Err(self.core.reset(error.in_constructor())),
         }
+    }
+
+    /// Moves the object to another store. What is in memory stays; the storage is opened anew.
+    pub(crate) async fn move_to(&self, place: Place, store: usize) -> Result<(), Error> {
+        let _access = place.request.granted().await;
+        if self.core.broken().is_some() {
+            return Err(Error::Closed);
+        }
+        self.core.sleep();
+        let moved = moves::move_awake(&self.core, store).await;
+        if self.instance.borrow().is_some()
+            && let Err(error) = self.core.open_storage()
+        {
+            self.core.reset(error);
+        }
+        moved
     }
 
     fn ctx(&self) -> Ctx {
@@ -195,26 +215,41 @@ impl<T: Object> Actor<T> {
         Ok(acted)
     }
 
-    /// Runs the alarm handler, if the alarm is still due.
+    /// Runs the alarm handler, if an alarm is still due. An error means that how it ended is not noted in the
+    /// object.
     pub(crate) async fn fire(&self, place: Place) -> Result<(), CallError> {
         let core = self.core.clone();
         self.exclusive(place, async move |instance: &mut T, ctx: &Ctx| {
             let Some(alarm) = alarms::begin(&core).map_err(CallError::of)? else { return Ok(()) };
-            let outcome = instance.alarm(ctx, alarm).await;
+            let outcome = alarms::within_limit(&core, instance.alarm(ctx, alarm)).await;
             if let Err(error) = &outcome {
                 tracing::warn!(object = %ctx.id(), class = T::CLASS, "its alarm handler failed: {error}");
             }
-            alarms::end(&core, outcome.is_ok()).map_err(CallError::of)
+            match core.broken() {
+                Some(_) => outcome,
+                None => alarms::end(&core, outcome.is_ok()).map_err(CallError::of),
+            }
         })
         .await
     }
 
     /// Puts the alarm off after its handler had the object reset, or gives it up. Needs no instance.
-    pub(crate) async fn put_off_alarm(&self, place: Place, abandon: bool) -> Result<(), CallError> {
+    pub(crate) async fn put_off_alarm(
+        &self,
+        place: Place,
+        running: Option<Running>,
+        abandon: bool,
+    ) -> Result<(), CallError> {
         let _access = place.request.granted().await;
         self.core.open_storage()?;
-        let put_off = async { alarms::put_off(&self.core, abandon) };
+        let put_off = async { alarms::put_off(&self.core, running.as_ref(), abandon) };
         let outcome = self.core.run(&place.handler, pin!(put_off)).await?;
         outcome.map_err(CallError::of)
     }
+}
+
+/// Migrates what is stored, and makes the instance.
+async fn make<T: Object>(ctx: &Ctx) -> Result<T, CallError> {
+    T::migrate(ctx).await?;
+    T::new(ctx).await
 }

@@ -1,38 +1,41 @@
-//! Alarms: setting them, and firing them, across evictions and restarts.
+//! Alarms: setting them, and what their handlers do to them.
 //!
-//! An alarm is part of the object's state, so it commits with the data that set it. One task for the
-//! whole house asks the engine which alarms are due and wakes those objects. It fires at least once and
-//! never early; a handler that fails is tried again after 2 s, 4 s, 8 s …, six times.
+//! An alarm is part of the object's state, so it commits with the data that set it. The
+//! [scheduler](crate::scheduler) wakes the object when one is due; what follows happens here, in the
+//! object's own turns:
+//!
+//! 1. The earliest alarm that is due is taken up, if there still is one: never early, by the clock.
+//! 2. The handler runs. As long as it leaves the alarm alone, there is none for it.
+//! 3. In the handler's last turn the alarm is deleted, or moved to its next time if it has a schedule. If
+//!    the handler failed, it is moved to its next try, and after six of those given up.
 
-use std::collections::HashSet;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
 
-use dovehouse_engine::{Alarm, ObjectId as RawId};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use dovehouse_engine::{Alarm, Object};
 
 use crate::core::Core;
-use crate::error::{Error, Result};
-use crate::house::Inner;
+use crate::cron::{Schedule, UTC};
+use crate::error::{CallError, Error, Result};
 
 /// The name of an object's own alarm.
-const OWN: &str = "";
+pub(crate) const OWN: &str = "";
 /// Failures after which an alarm is given up.
 const RETRIES_MAX: u32 = 6;
 const BACKOFF_MS: u64 = 2_000;
 const BACKOFF_EXPONENT_MAX: u32 = 9;
-/// How many due alarms are asked for at a time, beyond those that are being handled.
-const AT_A_TIME: usize = 256;
-
-/// How soon to look again while something overdue waits.
-const LOOK_AGAIN_MS: u64 = 1_000;
+/// A handler that runs for longer has failed.
+const HANDLER_MS_MAX: u64 = 15 * 60_000;
+/// Alarms of one object, its own included: each change writes them all.
+const ALARMS_MAX: usize = 256;
+const NAME_BYTES_MAX: usize = 256;
 
 /// What an alarm handler is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AlarmInfo {
-    /// When it was to fire, in milliseconds since 1970.
+    /// The alarm's name; empty for the object's own.
+    pub name: String,
+    /// When it was to fire, in milliseconds since 1970; for a retry, when that was.
     pub scheduled_ms: u64,
     /// How often it failed before.
     pub retry_count: u32,
@@ -45,216 +48,319 @@ impl AlarmInfo {
     }
 }
 
-/// An object's alarm; see [`Ctx::alarm`](crate::Ctx::alarm).
+/// An alarm of an object; see [`Ctx::alarm`](crate::Ctx::alarm) and
+/// [`Ctx::alarm_named`](crate::Ctx::alarm_named).
+///
+/// # Errors
+/// All methods fail with [`Error::OutsideTurn`] when called by anybody but the object's own handlers.
 #[derive(Clone, Copy)]
 pub struct AlarmApi<'a> {
     pub(crate) core: &'a Rc<Core>,
+    pub(crate) name: &'a str,
 }
 
 impl std::fmt::Debug for AlarmApi<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AlarmApi")
+        f.debug_tuple("AlarmApi").field(&self.name).finish()
     }
 }
 
 impl AlarmApi<'_> {
     /// When the alarm will fire, in milliseconds since 1970. While its handler runs there is none,
-    /// unless the handler set another.
+    /// unless the handler set another. Between a failure and the retry it is the time of the retry.
     pub fn get(&self) -> Result<Option<u64>> {
-        if self.core.alarm_running.get() {
-            return Ok(None);
-        }
-        self.core.with_storage(|storage| {
-            Ok(storage.object(|object| own(object.alarms()).map(|a| a.due_ms)))
-        })
+        let found = self.stored()?;
+        let waits = found.filter(|alarm| !is_running(self.core, alarm));
+        Ok(waits.map(|alarm| alarm.due_ms))
     }
 
-    /// Sets the alarm, replacing the one that is set. A time that has passed fires as soon as it is
-    /// durable.
+    /// Sets the alarm, replacing the one of the same name that is set, with its schedule and its retries.
+    /// A time that has passed means now: it fires as soon as it is durable.
+    ///
+    /// # Errors
+    /// [`Error::NoAlarmHandler`] if the class has no handler, [`Error::AlarmTime`] for the time 0, and
+    /// [`Error::Limit`] for a name of more than 256 bytes or a 257th alarm.
     pub fn set(&self, due_ms: u64) -> Result<()> {
-        if !self.core.address.class.has_alarm {
-            return Err(Error::NoAlarmHandler {
-                class: self.core.address.class.name,
-            });
+        if due_ms == 0 {
+            return Err(Error::AlarmTime);
         }
+        let now_ms = now_ms(self.core);
+        self.put(due_ms.max(now_ms), String::new())
+    }
+
+    /// Has the alarm fire at every time of a cron expression, by UTC: minute, hour, day of the month, month,
+    /// day of the week; with a sixth field in front, the seconds.
+    ///
+    /// Each time counts from when the last one was handled: those that were missed, because nothing ran or
+    /// the handler failed or took too long, are one. A handler that fails is tried again like any other; after
+    /// six retries the next time of the schedule comes. Deleting or setting the alarm ends the schedule.
+    ///
+    /// ```
+    /// # use dovehouse::{Ctx, Result};
+    /// # fn handler(ctx: &Ctx) -> Result<()> {
+    /// ctx.alarm_named("nightly").cron("30 3 * * *")?;
+    /// ctx.alarm_named("payday").cron_in("Europe/Berlin", "0 9 L * *")?; // the month's last day, at nine there
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Schedule`] for what is no expression, or one that has no time left, and those of
+    /// [`AlarmApi::set`].
+    pub fn cron(&self, expression: &str) -> Result<()> {
+        self.cron_in(UTC, expression)
+    }
+
+    /// The same, by the wall clock of a time zone of the system's database, such as `Europe/Berlin`. What
+    /// falls into an hour that the clocks skip comes when they have skipped it, and what falls into one that
+    /// they repeat comes once.
+    pub fn cron_in(&self, zone: &str, expression: &str) -> Result<()> {
+        let due_ms = Schedule::new(zone, expression)?.after(now_ms(self.core))?;
+        self.put(due_ms, Schedule::text(zone, expression))
+    }
+
+    /// Takes the alarm away, with its schedule. A handler that is running because of it goes on.
+    pub fn delete(&self) -> Result<()> {
+        self.core
+            .with_storage(|storage| Ok(storage.object(|object| object.clear_alarm(self.name))))?;
+        Ok(())
+    }
+
+    fn stored(&self) -> Result<Option<Alarm>> {
+        self.core
+            .with_storage(|storage| Ok(storage.object(|object| find(object, self.name))))
+    }
+
+    fn put(&self, due_ms: u64, schedule: String) -> Result<()> {
+        let class = &self.core.address.class;
+        if !class.has_alarm {
+            return Err(Error::NoAlarmHandler { class: class.name });
+        }
+        limit(
+            "the bytes of an alarm's name",
+            self.name.len(),
+            NAME_BYTES_MAX,
+        )?;
         let alarm = Alarm {
-            name: OWN.into(),
+            name: self.name.to_owned(),
             due_ms,
+            schedule,
             ..Alarm::default()
         };
-        self.change(|object| object.set_alarm(alarm))
-    }
-
-    /// Takes the alarm away. A handler that is running because of it goes on.
-    pub fn delete(&self) -> Result<()> {
-        self.change(|object| object.clear_alarm(OWN))
-    }
-
-    fn change<R>(&self, change: impl FnOnce(&mut dovehouse_engine::Object) -> R) -> Result<()> {
-        self.core
-            .with_storage(|storage| Ok(storage.object(change)))?;
-        self.core.alarm_running.set(false);
-        look_again(self.core);
+        // It may be set to just what it was when it fired: then only this tells that it was set.
+        if let Some(running) = &mut *self.core.alarm_running.borrow_mut()
+            && running.alarm == alarm
+        {
+            running.set_again = true;
+        }
+        self.core.with_storage(|storage| {
+            storage.object(|object| {
+                let others = object.alarms().iter();
+                let others = others.filter(|other| other.name != alarm.name).count();
+                limit("the number of an object's alarms", others + 1, ALARMS_MAX)?;
+                object.set_alarm(alarm);
+                Ok(())
+            })
+        })?;
+        tell(self.core, due_ms);
         Ok(())
     }
 }
 
-fn own(alarms: &[Alarm]) -> Option<&Alarm> {
-    alarms.iter().find(|alarm| alarm.name == OWN)
-}
-
-/// Has the scheduler look again, once the change is durable.
-fn look_again(core: &Rc<Core>) {
-    if let Some(house) = core.shard.upgrade().and_then(|shard| shard.house.upgrade()) {
-        core.emit(Box::new(move || house.alarms.wake.notify_one()));
+fn limit(what: &'static str, count: usize, limit: usize) -> Result<()> {
+    match count > limit {
+        true => Err(Error::Limit { what, limit }),
+        false => Ok(()),
     }
 }
 
-/// Takes up the object's alarm if it is due. Called in a turn of the object.
+/// All alarms of the object with their times, by name; not the one whose handler runs.
+pub(crate) fn all(core: &Rc<Core>) -> Result<Vec<(String, u64)>> {
+    let alarms =
+        core.with_storage(|storage| Ok(storage.object(|object| object.alarms().to_vec())))?;
+    let waiting = alarms.into_iter().filter(|alarm| !is_running(core, alarm));
+    Ok(waiting.map(|alarm| (alarm.name, alarm.due_ms)).collect())
+}
+
+fn find(object: &Object, name: &str) -> Option<Alarm> {
+    let mut alarms = object.alarms().iter();
+    alarms.find(|alarm| alarm.name == name).cloned()
+}
+
+fn now_ms(core: &Core) -> u64 {
+    core.shard.upgrade().map_or(0, |shard| shard.clock.now_ms())
+}
+
+/// The alarm whose handler runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    /// As it was when it fired. What the object has under this name is another alarm if it differs.
+    alarm: Alarm,
+    /// The handler set it to what it was.
+    set_again: bool,
+}
+
+fn is_running(core: &Core, alarm: &Alarm) -> bool {
+    let running = core.alarm_running.borrow();
+    running
+        .as_ref()
+        .is_some_and(|running| running.alarm == *alarm && !running.set_again)
+}
+
+/// Tells the scheduler of an alarm, once it is durable.
+fn tell(core: &Rc<Core>, due_ms: u64) {
+    if let Some(house) = core.shard.upgrade().and_then(|shard| shard.house.upgrade()) {
+        core.emit(Box::new(move || house.alarms.set_for(due_ms)));
+    }
+}
+
+/// The alarm that is due first.
+fn first_due(object: &Object, now_ms: u64) -> Option<Alarm> {
+    let due = object
+        .alarms()
+        .iter()
+        .filter(|alarm| alarm.due_ms <= now_ms);
+    due.min_by_key(|alarm| alarm.due_ms).cloned()
+}
+
+/// Takes up the object's earliest alarm if it is due. Called in a turn of the object.
 pub(crate) fn begin(core: &Rc<Core>) -> Result<Option<AlarmInfo>> {
-    let now_ms = core.shard.upgrade().map_or(0, |shard| shard.clock.now_ms());
-    let due = core.with_storage(|storage| {
-        Ok(storage.object(|object| {
-            own(object.alarms())
-                .filter(|alarm| alarm.due_ms <= now_ms)
-                .cloned()
-        }))
-    })?;
-    core.alarm_running.set(due.is_some());
-    Ok(due.map(|alarm| AlarmInfo {
+    let now_ms = now_ms(core);
+    let due =
+        core.with_storage(|storage| Ok(storage.object(|object| first_due(object, now_ms))))?;
+    let info = due.as_ref().map(|alarm| AlarmInfo {
+        name: alarm.name.clone(),
         scheduled_ms: alarm.due_ms,
         retry_count: alarm.attempts,
-    }))
+    });
+    *core.alarm_running.borrow_mut() = due.map(|alarm| Running {
+        alarm,
+        set_again: false,
+    });
+    Ok(info)
+}
+
+/// Runs the handler for as long as a handler may run; one that runs for longer has its object reset.
+pub(crate) async fn within_limit(
+    core: &Rc<Core>,
+    handler: impl Future<Output = Result<(), CallError>>,
+) -> Result<(), CallError> {
+    let Some(shard) = core.shard.upgrade() else {
+        return Err(CallError::Closed);
+    };
+    let limit = shard
+        .clock
+        .sleep_until(shard.clock.now_ms() + HANDLER_MS_MAX);
+    drop(shard);
+    tokio::select! {
+        biased;
+        outcome = handler => outcome,
+        () = limit => {
+            let why = "its alarm handler ran for more than 15 minutes";
+            Err(core.reset(CallError::Aborted(why.into())))
+        }
+    }
 }
 
 /// The handler has returned. Called in its last turn, so that this commits with what it wrote.
 pub(crate) fn end(core: &Rc<Core>, succeeded: bool) -> Result<()> {
-    if !core.alarm_running.replace(false) {
-        return Ok(()); // It set another alarm, or took it away.
-    }
-    if succeeded {
-        core.with_storage(|storage| Ok(storage.object(|object| object.clear_alarm(OWN))))?;
-        look_again(core);
-        Ok(())
-    } else {
-        put_off(core, false)
+    let Some(running) = core.alarm_running.take() else {
+        return Ok(());
+    };
+    match succeeded {
+        true => finish(core, &running),
+        false => put_off(core, Some(&running), false),
     }
 }
 
-/// Moves a failed alarm to its next try, or gives it up: after the last try, or if it is to be abandoned.
-pub(crate) fn put_off(core: &Rc<Core>, abandon: bool) -> Result<()> {
+/// The alarm did its work: it is deleted, or moved to its schedule's next time.
+fn finish(core: &Rc<Core>, running: &Running) -> Result<()> {
+    let now_ms = now_ms(core);
+    replace(core, running, |alarm| next_time(core, alarm, now_ms))
+}
+
+/// Moves a failed alarm to its next try, or gives it up, after the last try or if it is to be abandoned: the
+/// one whose handler ran, or the first that is due, if none came to run.
+pub(crate) fn put_off(core: &Rc<Core>, running: Option<&Running>, abandon: bool) -> Result<()> {
     let Some(shard) = core.shard.upgrade() else {
         return Ok(());
     };
     let now_ms = shard.clock.now_ms();
     let random = shard.engine.random_u64();
-    core.with_storage(|storage| {
-        storage.object(|object| {
-            let Some(alarm) = own(object.alarms())
-                .filter(|alarm| alarm.due_ms <= now_ms)
-                .cloned()
-            else {
-                return; // A newer alarm takes its place.
-            };
-            if abandon {
-                object.clear_alarm(OWN);
-            } else if alarm.attempts >= RETRIES_MAX {
-                tracing::error!(object = %core.address.id, "its alarm failed for good");
-                object.clear_alarm(OWN);
-            } else {
-                let due_ms = now_ms + backoff_ms(alarm.attempts, random);
-                object.set_alarm(Alarm {
-                    due_ms,
-                    attempts: alarm.attempts + 1,
-                    ..alarm
-                });
+    let running = match running {
+        Some(running) => running.clone(),
+        None => {
+            let due = |object: &mut Object| first_due(object, now_ms);
+            let due = core.with_storage(|storage| Ok(storage.object(due)))?;
+            let Some(alarm) = due else { return Ok(()) };
+            Running {
+                alarm,
+                set_again: false,
             }
-        });
-        Ok(())
+        }
+    };
+    replace(core, &running, |alarm| {
+        if abandon {
+            return next_time(core, alarm, now_ms);
+        }
+        if alarm.attempts >= RETRIES_MAX {
+            tracing::error!(object = %core.address.id, alarm = alarm.name, "its alarm failed for good");
+            return next_time(core, alarm, now_ms);
+        }
+        Some(Alarm {
+            due_ms: now_ms + backoff_ms(alarm.attempts, random),
+            attempts: alarm.attempts + 1,
+            ..alarm
+        })
+    })
+}
+
+/// Puts another in the alarm's place, or none, unless the handler has put something there.
+fn replace(
+    core: &Rc<Core>,
+    running: &Running,
+    next: impl FnOnce(Alarm) -> Option<Alarm>,
+) -> Result<()> {
+    let due_ms = core.with_storage(|storage| {
+        Ok(storage.object(|object| {
+            let name = &running.alarm.name;
+            let found = find(object, name).filter(|found| *found == running.alarm);
+            let next = found.filter(|_| !running.set_again).map(next)?;
+            let due_ms = next.as_ref().map(|next| next.due_ms);
+            match next {
+                Some(alarm) => object.set_alarm(alarm),
+                None => drop(object.clear_alarm(name)),
+            }
+            due_ms
+        }))
     })?;
-    look_again(core);
+    due_ms.into_iter().for_each(|due_ms| tell(core, due_ms));
     Ok(())
 }
 
+/// The alarm at its schedule's next time; `None` if it has no schedule, or the schedule has ended.
+fn next_time(core: &Core, alarm: Alarm, now_ms: u64) -> Option<Alarm> {
+    if alarm.schedule.is_empty() {
+        return None;
+    }
+    let next = Schedule::read(&alarm.schedule).and_then(|schedule| schedule.after(now_ms));
+    match next {
+        Ok(due_ms) => Some(Alarm {
+            due_ms,
+            attempts: 0,
+            ..alarm
+        }),
+        Err(error) => {
+            tracing::error!(object = %core.address.id, alarm = alarm.name, "its schedule ends: {error}");
+            None
+        }
+    }
+}
+
 /// Two seconds, doubling, with up to a quarter more so that objects that failed together spread out.
-fn backoff_ms(attempts: u32, random: u64) -> u64 {
+pub(crate) fn backoff_ms(attempts: u32, random: u64) -> u64 {
     let base = BACKOFF_MS << attempts.min(BACKOFF_EXPONENT_MAX);
     base + random % (base / 4 + 1)
-}
-
-/// The scheduler's shared state.
-#[derive(Debug, Default)]
-pub(crate) struct Alarms {
-    wake: Notify,
-    /// Objects whose alarm is being handled.
-    under_way: Mutex<HashSet<RawId>>,
-}
-
-impl Alarms {
-    /// Has the scheduler look again.
-    pub(crate) fn look(&self) {
-        self.wake.notify_one();
-    }
-
-    /// The object's alarm was handled, or could not be.
-    pub(crate) fn done(&self, id: RawId) {
-        self.under_way.lock().remove(&id);
-        self.wake.notify_one();
-    }
-}
-
-/// The scheduler's life; ends with the house.
-pub(crate) async fn run(house: Weak<Inner>, clock: Arc<dyn crate::clock::Clock>) {
-    loop {
-        let Some(house) = house.upgrade() else { return };
-        let next_ms = match house.fire_due(clock.now_ms()) {
-            Ok(next_ms) => next_ms,
-            Err(error) => {
-                tracing::error!("alarms cannot be read: {error}");
-                None
-            }
-        };
-        // Waiting must not keep the house alive, but must hear it.
-        let alarms = house.alarms.clone();
-        let weak = Arc::downgrade(&house);
-        drop(house);
-        match next_ms {
-            Some(next_ms) => tokio::select! {
-                () = clock.sleep_until(next_ms) => {}
-                () = alarms.wake.notified() => {}
-            },
-            None => alarms.wake.notified().await,
-        }
-        if weak.strong_count() == 0 {
-            return;
-        }
-    }
-}
-
-impl Inner {
-    /// Wakes the objects whose alarm is due. Returns when to look again; `None` for when something
-    /// changes.
-    fn fire_due(self: &Arc<Self>, now_ms: u64) -> Result<Option<u64>> {
-        let limit = self.alarms.under_way.lock().len() + AT_A_TIME;
-        for due in self.engine.due_until(now_ms, limit)? {
-            // A class that nobody has asked for yet cannot be woken; its alarms wait until then.
-            let Some(class) = self.class(due.class) else {
-                continue;
-            };
-            if self.alarms.under_way.lock().insert(due.id) {
-                self.fire(class, due.id);
-            }
-        }
-        // What is overdue now is under way, or waits for its class: it must not hide what comes next.
-        let next_ms = self.engine.next_due();
-        Ok(next_ms.map(|next_ms| {
-            if next_ms > now_ms {
-                next_ms
-            } else {
-                now_ms + LOOK_AGAIN_MS
-            }
-        }))
-    }
 }
 
 #[cfg(test)]

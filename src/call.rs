@@ -1,4 +1,4 @@
-//! Events on their way to an object: calls, and alarms that are due.
+//! Calls on their way to an object.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -14,9 +14,9 @@ use tracing::Instrument;
 
 use crate::access::Mode;
 use crate::actor::{Actor, Place};
+use crate::class::Address;
 use crate::core::{Chain, Core};
 use crate::error::CallError;
-use crate::house::Address;
 use crate::object::Object;
 use crate::shard::{Event, Shard};
 
@@ -143,55 +143,4 @@ async fn until_closed<R, V>(
         Poll::Pending => reply.poll_closed(context).map(|()| None),
     })
     .await
-}
-
-/// An alarm that is due.
-pub(crate) struct Fire<T> {
-    pub(crate) address: Address,
-    class: PhantomData<fn() -> T>,
-}
-
-impl<T: Object> Fire<T> {
-    pub(crate) fn event(address: Address) -> Box<dyn Event> {
-        Box::new(Fire {
-            address,
-            class: PhantomData::<fn() -> T>,
-        })
-    }
-}
-
-impl<T: Object> Event for Fire<T> {
-    fn deliver(self: Box<Self>, shard: &Rc<Shard>) {
-        let actor = shard.actor::<T>(&self.address);
-        let place = actor.queue(Mode::Exclusive, &Chain::default());
-        let place = place.expect("nobody waits for an alarm");
-        actor.core.begin();
-        self.address.class.meters.alarms.increment(1);
-        let shard = shard.clone();
-        spawn_local(async move {
-            let outcome = actor.fire(place).await;
-            if outcome.is_err() && actor.core.broken().is_some() {
-                put_off::<T>(&shard, &self.address, actor.core.abandon_alarm.get()).await;
-            }
-            actor.core.finish();
-            let (house, id) = (shard.house.clone(), self.address.id.raw());
-            actor.core.emit(Box::new(move || {
-                if let Some(house) = house.upgrade() {
-                    house.alarms.done(id);
-                }
-            }));
-        });
-    }
-}
-
-/// The alarm's handler had the object reset, so that it could not note the failure itself.
-async fn put_off<T: Object>(shard: &Rc<Shard>, address: &Address, abandon: bool) {
-    let actor = shard.actor::<T>(address);
-    let place = actor.queue(Mode::Exclusive, &Chain::default());
-    let place = place.expect("nobody waits for an alarm");
-    actor.core.begin();
-    if let Err(error) = actor.put_off_alarm(place, abandon).await {
-        tracing::error!(object = %address.id, class = T::CLASS, "its alarm cannot be put off: {error}");
-    }
-    actor.core.finish();
 }

@@ -10,9 +10,10 @@ use std::task::Waker;
 use dovehouse_engine::Ticket;
 
 use crate::access::{Lock, Mode};
+use crate::alarms::Running;
+use crate::class::Address;
 use crate::error::{CallError, Error, Result};
 use crate::gate::Output;
-use crate::house::Address;
 use crate::id::ObjectId;
 use crate::sections::Sections;
 use crate::shard::Shard;
@@ -150,8 +151,8 @@ pub(crate) struct Core {
     last_active_ms: Cell<u64>,
     /// What the object was last found to take in memory.
     bytes: Cell<usize>,
-    /// Whether a handler runs because of the alarm, and has not set another since.
-    pub(crate) alarm_running: Cell<bool>,
+    /// The alarm whose handler runs.
+    pub(crate) alarm_running: RefCell<Option<Running>>,
     /// Whether that alarm is to be given up if the object is reset.
     pub(crate) abandon_alarm: Cell<bool>,
 }
@@ -176,7 +177,7 @@ impl Core {
             kept: Cell::new(0),
             last_active_ms: Cell::new(shard.clock.now_ms()),
             bytes: Cell::new(0),
-            alarm_running: Cell::new(false),
+            alarm_running: RefCell::default(),
             abandon_alarm: Cell::new(false),
         })
     }
@@ -219,7 +220,8 @@ impl Core {
         let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
         let mut storage = self.storage.borrow_mut();
         if storage.is_none() {
-            let opened = Storage::open(&shard.engine, &shard.databases, &self.address);
+            let house = shard.house.upgrade().ok_or(CallError::Closed)?;
+            let opened = Storage::open(&house, &shard.databases, &self.address);
             let begun = opened.and_then(|mut opened| {
                 begin(&shard, &mut opened)?;
                 Ok(opened)
@@ -227,7 +229,7 @@ impl Core {
             let opened = begun.map_err(|error| CallError::Wake(error.to_string()))?;
             let name = opened.object(|object| object.name().map(str::to_owned));
             if name.is_some() && self.address.id.name().is_none() {
-                let named = || Box::new(ObjectId::new(self.address.id.raw(), name));
+                let named = || Box::new(self.address.id.with_name(name));
                 self.named.get_or_init(named);
             }
             *storage = Some(opened);

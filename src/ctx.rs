@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::alarms::AlarmApi;
+use crate::alarms::{self, AlarmApi};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::house::Dovehouse;
@@ -37,11 +37,9 @@ impl Ctx {
     /// The house, to reach other objects.
     pub fn house(&self) -> Result<Dovehouse> {
         let shard = self.core.shard.upgrade().ok_or(Error::Closed)?;
-        shard
-            .house
-            .upgrade()
-            .map(Dovehouse::from_inner)
-            .ok_or(Error::Closed)
+        let inner = shard.house.upgrade().ok_or(Error::Closed)?;
+        let tenant = self.core.address.class.tenant.clone();
+        Ok(Dovehouse::from_inner(inner, tenant))
     }
 
     /// The time, in milliseconds since 1970, by the house's clock.
@@ -64,7 +62,21 @@ impl Ctx {
 
     /// The object's alarm.
     pub fn alarm(&self) -> AlarmApi<'_> {
-        AlarmApi { core: &self.core }
+        self.alarm_named(alarms::OWN)
+    }
+
+    /// One of several alarms that the object may have beside its own, each with its own time, retries and
+    /// schedule. The handler is told the name. The alarm of the empty name is the object's own.
+    pub fn alarm_named<'a>(&'a self, name: &'a str) -> AlarmApi<'a> {
+        AlarmApi {
+            core: &self.core,
+            name,
+        }
+    }
+
+    /// The names of all alarms that are set, with their times in milliseconds since 1970, by name.
+    pub fn alarms(&self) -> Result<Vec<(String, u64)>> {
+        alarms::all(&self.core)
     }
 
     /// Removes everything the object has stored: keys, tables, and its alarm. What this turn wrote

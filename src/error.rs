@@ -34,6 +34,53 @@ pub enum Error {
         /// The class.
         class: &'static str,
     },
+    /// A class cannot be used like this: its storage, its unique key or its type is another, or nothing has
+    /// declared it. Fix the declaration.
+    #[error("class {class} cannot be used: {why}")]
+    Class {
+        /// The class.
+        class: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The class has no SQL. Declare another class with `storage = "sqlite"`, in migrations
+    /// `new_sqlite_classes`: that of this one cannot be changed.
+    #[error(
+        "SQL is not enabled for class {class}: it would have to be made with new_sqlite_classes"
+    )]
+    NoSql {
+        /// The class.
+        class: &'static str,
+    },
+    /// A deployment cannot be done, and nothing of it was. See its problems.
+    #[error("the classes cannot be deployed:\n{0}")]
+    Deploy(Box<crate::deploy::DeployReport>),
+    /// The name is the house's own. Choose another.
+    #[error("a tenant cannot be named {tenant:?}")]
+    Tenant {
+        /// The name.
+        tenant: String,
+    },
+    /// A location or a jurisdiction is not known, or the object cannot be there. Fix the call, or the house's
+    /// settings.
+    #[error("location or jurisdiction {name:?}: {why}")]
+    Location {
+        /// The location or the jurisdiction.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// An alarm was set to the time 0. Give milliseconds since 1970, or delete the alarm.
+    #[error("an alarm cannot be set to the time 0")]
+    AlarmTime,
+    /// A schedule cannot be read, its time zone is not known, or it has no time left. Fix the call.
+    #[error("the schedule {schedule:?} cannot be used: {why}")]
+    Schedule {
+        /// The schedule.
+        schedule: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A limit of the runtime. Fix the call.
     #[error("{what} exceeds the limit of {limit}")]
     Limit {
@@ -65,6 +112,13 @@ pub enum Error {
     /// The house was closed.
     #[error("the house is closed")]
     Closed,
+}
+
+impl Error {
+    pub(crate) fn location(name: impl Into<String>, why: &'static str) -> Self {
+        let name = name.into();
+        Error::Location { name, why }
+    }
 }
 
 /// A result of the runtime.
@@ -122,6 +176,10 @@ pub enum CallError {
     /// The object's state could not be loaded.
     #[error("the object cannot be woken: {0}")]
     Wake(String),
+    /// The stub was made with an id that is not one of the namespace's: of another class, of another
+    /// jurisdiction, or made up. Use the namespace that the id comes from.
+    #[error("the object id is not valid for this namespace")]
+    ForeignId,
     /// The call came back to an object that is waiting for it, in a handler that runs alone. Take
     /// `&self` in one of the handlers, or do not wait.
     #[error("the call comes back to an object that waits for it")]
@@ -187,6 +245,7 @@ impl CallError {
             CallError::TimedOut { .. } => "TimedOut",
             CallError::Overloaded(_) => "Overloaded",
             CallError::Wake(_) => "Wake",
+            CallError::ForeignId => "ForeignId",
             CallError::Reentrant => "Reentrant",
             CallError::Deadlock => "Deadlock",
             CallError::Gone => "Gone",

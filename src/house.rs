@@ -1,7 +1,5 @@
 //! The house: a store, its shards, and the classes that live in it.
 
-use std::any::TypeId;
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Weak;
@@ -9,24 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovehouse_engine::wal::fs::Fs;
-use dovehouse_engine::{ClassId, Engine, ObjectId as RawId};
+use dovehouse_engine::{DEFAULT_TENANT, Engine, ObjectId as RawId};
 use dovehouse_sqlbridge::{PoolSizes, SqlPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::alarms::{self, Alarms};
 use crate::armed::Armed;
-use crate::call::Fire;
+use crate::catalog::{self, Catalog};
+use crate::class::{Address, Class};
 use crate::clock::{Clock, SystemClock};
+use crate::deploy::Deploy;
 use crate::error::{CallError, Error, Result};
-use crate::id::{Minter, ObjectId};
-use crate::meters::Meters;
+use crate::id::ObjectId;
+use crate::locations::{Settings, Stores};
 use crate::namespace::Namespace;
 use crate::object::Object;
+use crate::register::{self, Register};
+use crate::scheduler::{self, Alarms};
 use crate::shard::{self, Event, Handle, Limits, Notice, Shard, Start};
 use crate::signal::Signal;
 use crate::waits::Waits;
-use crate::web_socket::{self, Dispatch};
 
 /// A store with its objects running in it. Clones are the same house.
 ///
@@ -63,6 +63,8 @@ use crate::web_socket::{self, Dispatch};
 #[derive(Clone)]
 pub struct Dovehouse {
     inner: Arc<Inner>,
+    /// Whose classes it is about.
+    tenant: Arc<str>,
 }
 
 impl fmt::Debug for Dovehouse {
@@ -73,27 +75,6 @@ impl fmt::Debug for Dovehouse {
     }
 }
 
-/// A class that was asked for.
-pub(crate) struct Class {
-    pub(crate) id: ClassId,
-    pub(crate) name: &'static str,
-    pub(crate) has_alarm: bool,
-    pub(crate) minter: Minter,
-    pub(crate) meters: Meters,
-    type_id: TypeId,
-    /// Makes the event of a due alarm.
-    fire: fn(Address) -> Box<dyn Event>,
-    /// Runs the handlers for what happens on a WebSocket.
-    pub(crate) dispatch: Dispatch,
-}
-
-/// Where an object is: its class and its id.
-#[derive(Clone)]
-pub(crate) struct Address {
-    pub(crate) class: Arc<Class>,
-    pub(crate) id: ObjectId,
-}
-
 /// What all handles of a house share. When the last one is gone, the shards end.
 pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
@@ -101,8 +82,12 @@ pub(crate) struct Inner {
     pub(crate) waits: Arc<Waits>,
     pub(crate) armed: Armed,
     shards: Vec<Handle>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    classes: Mutex<HashMap<ClassId, Arc<Class>>>,
+    pub(crate) threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    pub(crate) stores: Stores,
+    pub(crate) register: Register,
+    pub(crate) catalog: Mutex<Catalog>,
+    /// The classes that were asked for.
+    pub(crate) classes: Mutex<Vec<Arc<Class>>>,
     closing: AtomicBool,
 }
 
@@ -117,6 +102,7 @@ pub struct Builder {
     segment_bytes: Option<u64>,
     clock: Arc<dyn Clock>,
     fs: Option<Arc<dyn Fs>>,
+    pub(crate) locations: Settings,
 }
 
 impl Builder {
@@ -192,15 +178,22 @@ impl Builder {
             segment_bytes,
             clock,
             fs,
+            locations,
         } = self;
-        let mut engine = Engine::builder(&dir);
-        if let Some(bytes) = segment_bytes {
-            engine = engine.segment_bytes(bytes);
-        }
-        if let Some(fs) = fs {
-            engine = engine.fs(fs);
-        }
-        let engine = Arc::new(engine.open()?);
+        let open = |dir: &PathBuf| -> Result<Engine> {
+            let mut engine = Engine::builder(dir);
+            if let Some(bytes) = segment_bytes {
+                engine = engine.segment_bytes(bytes);
+            }
+            if let Some(fs) = &fs {
+                engine = engine.fs(fs.clone());
+            }
+            Ok(engine.open()?)
+        };
+        let engine = Arc::new(open(&dir)?);
+        let mut stores = Some(Stores::open(engine.clone(), locations, open)?);
+        let mut register = Some(Register::open(&engine)?);
+        let mut catalog = catalog::open(register.as_ref().expect("it was opened"), &engine)?;
         let armed = Armed::open(&engine)?;
         limits.awake_bytes /= shards;
         let mut starts = Vec::new();
@@ -233,6 +226,9 @@ impl Builder {
                 armed,
                 shards: handles,
                 threads: Mutex::default(),
+                stores: stores.take().expect("made once"),
+                register: register.take().expect("made once"),
+                catalog: Mutex::new(std::mem::take(&mut catalog)),
                 classes: Mutex::default(),
                 closing: AtomicBool::new(false),
             }
@@ -242,9 +238,16 @@ impl Builder {
             .iter()
             .map(|shard| shard.signal.clone())
             .collect();
-        engine.on_progress(move || signals.iter().for_each(|signal| signal.log_moved()));
+        for (store, engine) in inner.engines() {
+            let location = inner.location_name(store);
+            inner.catalog.lock().name_classes(location, engine)?;
+            let signals = signals.clone();
+            engine.on_progress(move || signals.iter().for_each(|signal| signal.log_moved()));
+        }
+        inner.finish_moves()?;
         *inner.threads.lock() = start_shards(starts, &inner, &clock);
-        Ok(Dovehouse { inner })
+        inner.clear_deleted();
+        Ok(Dovehouse::from_inner(inner, DEFAULT_TENANT.into()))
     }
 }
 
@@ -260,7 +263,7 @@ fn start_shards(
         let live = move || {
             shard::run(
                 start,
-                alarms.map(|(house, clock)| alarms::run(house, clock)),
+                alarms.map(|(house, clock)| scheduler::run(house, clock)),
             )
         };
         thread.spawn(live).expect("the system can start a thread")
@@ -290,48 +293,69 @@ impl Dovehouse {
             segment_bytes: None,
             clock: Arc::new(SystemClock),
             fs: None,
+            locations: Settings::default(),
         }
     }
 
-    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
-        Dovehouse { inner }
+    pub(crate) fn from_inner(inner: Arc<Inner>, tenant: Arc<str>) -> Self {
+        Dovehouse { inner, tenant }
+    }
+
+    /// The same house for a tenant: an owner of classes of its own, which may have the names that other tenants
+    /// use too. The house of an object's handlers is that of the object's tenant.
+    ///
+    /// # Errors
+    /// [`Error::Tenant`] for the house's own.
+    pub fn tenant(&self, name: &str) -> Result<Dovehouse> {
+        match name == register::TENANT || name.starts_with('\0') {
+            true => Err(Error::Tenant {
+                tenant: name.to_owned(),
+            }),
+            false => Ok(Dovehouse::from_inner(self.inner.clone(), name.into())),
+        }
+    }
+
+    /// A deployment of the tenant's classes: made, renamed, deleted and handed over, as
+    /// [migrations](crate::deploy::Deploy::migrations) or [exports](crate::deploy::Deploy::exports) declare
+    /// them. From the first one on only declared classes can be used. Deploy before asking for namespaces.
+    ///
+    /// ```
+    /// # use dovehouse::{Dovehouse, deploy::Migration};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let house = Dovehouse::open(dir.path())?;
+    /// let migrations = [
+    ///     Migration::new("v1").new_sqlite("Room").new_kv("Counter"),
+    ///     Migration::new("v2").rename("Room", "Hall").delete("Counter"),
+    /// ];
+    /// let report = house.deploy().migrations(migrations).apply()?;
+    /// println!("{report}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn deploy(&self) -> Deploy {
+        Deploy::new(self.inner.clone(), self.tenant.clone())
     }
 
     /// The objects of a class. Call it for each class when the program starts: alarms of a class that
     /// was not asked for wait.
     ///
-    /// Ids are made with the class's name as the unique key; see [`Dovehouse::namespace_with_key`].
+    /// The class is made if it is not there, unless the tenant's classes are [declared](Dovehouse::deploy).
+    /// Ids are made with the class's first name as the unique key; see [`Dovehouse::namespace_with_key`].
+    ///
+    /// # Errors
+    /// [`Error::Class`] if the class is not declared, is stored as something else, or is in use for another type.
     pub fn namespace<T: Object>(&self) -> Result<Namespace<T>> {
-        self.namespace_with_key(T::CLASS)
+        let class = self.inner.use_class::<T>(&self.tenant, None)?;
+        Ok(Namespace::new(self.inner.clone(), class))
     }
 
-    /// The objects of a class, with ids made from this unique key. Ids are those of workerd for the
-    /// same key. Whoever knows the key can make valid ids.
+    /// The objects of a class, with ids made from this unique key, which the class keeps when it is renamed. Ids
+    /// are those of workerd for the same key. Whoever knows the key can make valid ids.
     ///
-    /// # Panics
-    /// If the class's name is in use for another type, or was asked for with another key.
+    /// # Errors
+    /// Those of [`Dovehouse::namespace`], and [`Error::Class`] if the class was made with another key, or another
+    /// class with this one.
     pub fn namespace_with_key<T: Object>(&self, unique_key: &str) -> Result<Namespace<T>> {
-        let id = self.inner.engine.class(T::CLASS)?;
-        let minter = Minter::new(unique_key);
-        let mut classes = self.inner.classes.lock();
-        let class = classes.entry(id).or_insert_with(|| {
-            Arc::new(Class {
-                id,
-                name: T::CLASS,
-                has_alarm: T::HAS_ALARM,
-                minter: minter.clone(),
-                meters: Meters::new(T::CLASS),
-                type_id: TypeId::of::<T>(),
-                fire: Fire::<T>::event,
-                dispatch: web_socket::dispatch::<T>,
-            })
-        });
-        let same = class.type_id == TypeId::of::<T>() && class.minter == minter;
-        assert!(same, "the class {} is one type with one key", T::CLASS);
-        let class = class.clone();
-        drop(classes);
-        // Its alarms can be handled from now on.
-        self.inner.alarms.look();
+        let class = self.inner.use_class::<T>(&self.tenant, Some(unique_key))?;
         Ok(Namespace::new(self.inner.clone(), class))
     }
 
@@ -384,7 +408,9 @@ impl Dovehouse {
         let finish = move || {
             threads.into_iter().for_each(|thread| drop(thread.join()));
             inner.armed.close();
-            inner.engine.close()
+            inner.register.close();
+            let closed: Vec<_> = inner.engines().map(|(_, engine)| engine.close()).collect();
+            closed.into_iter().collect::<Result<(), _>>()
         };
         let closed = tokio::task::spawn_blocking(finish).await;
         Ok(closed.map_err(|_| Error::Closed)??)
@@ -410,8 +436,11 @@ impl Inner {
 
     /// Sends an event to an object.
     pub(crate) fn send(&self, to: &Address, event: Box<dyn Event>) -> Result<(), CallError> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.is_closing() {
             return Err(CallError::Closed);
+        }
+        if to.is_foreign {
+            return Err(CallError::ForeignId);
         }
         self.tell(to.id.raw(), Notice::Event(event))
     }
@@ -439,24 +468,13 @@ impl Inner {
     /// Why a reply never came.
     pub(crate) fn lost_reply(&self) -> CallError {
         match self.engine.stopped() {
-            _ if self.closing.load(Ordering::Acquire) => CallError::Closed,
+            _ if self.is_closing() => CallError::Closed,
             Some(error) => CallError::Reset(error.to_string()),
             None => CallError::Reset("its shard is gone".into()),
         }
     }
 
-    pub(crate) fn class(&self, class: ClassId) -> Option<Arc<Class>> {
-        self.classes.lock().get(&class).cloned()
-    }
-
-    /// Sends a due alarm to its object.
-    pub(crate) fn fire(&self, class: Arc<Class>, id: RawId) {
-        let address = Address {
-            class: class.clone(),
-            id: ObjectId::new(id, None),
-        };
-        if self.send(&address, (class.fire)(address.clone())).is_err() {
-            self.alarms.done(id);
-        }
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 }

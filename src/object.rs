@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use crate::alarms::AlarmInfo;
+use crate::catalog::StorageKind;
 use crate::ctx::Ctx;
 use crate::error::CallError;
 use crate::fetch::{Request, Response};
@@ -18,6 +19,9 @@ pub trait Object: Sized + 'static {
     /// The class's name in the store.
     const CLASS: &'static str;
 
+    /// What its objects may keep. Chosen when the class is made: it cannot be changed later.
+    const STORAGE: StorageKind = StorageKind::Sqlite;
+
     /// Whether it has an alarm handler.
     const HAS_ALARM: bool = false;
 
@@ -26,6 +30,14 @@ pub trait Object: Sized + 'static {
 
     /// What callers hold.
     type Stub: From<Stub<Self>>;
+
+    /// Brings what the object has stored up to date, before [`Object::new`] makes the instance. Runs whenever
+    /// the object wakes, so that it should see quickly that there is nothing to do; in the same turn as the
+    /// constructor, if neither waits. An error fails the event, as one of the constructor does.
+    fn migrate(ctx: &Ctx) -> impl Future<Output = Result<(), CallError>> {
+        let _ = ctx;
+        async { Ok(()) }
+    }
 
     /// Makes the instance, before the first event. An error fails that event; the next one tries again.
     fn new(ctx: &Ctx) -> impl Future<Output = Result<Self, CallError>>;

@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::actor::{Actor, AnyActor};
+use crate::class::Address;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::CallError;
 use crate::gate::{Gate, Output};
-use crate::house::{Address, Inner};
+use crate::house::Inner;
 use crate::meters::Gauges;
 use crate::object::Object;
 use crate::signal::Signal;
@@ -167,6 +168,11 @@ impl Shard {
         actor
     }
 
+    /// Whether an object is in memory.
+    pub(crate) fn is_awake(&self, id: &RawId) -> bool {
+        self.actors.borrow().contains_key(id)
+    }
+
     /// Refuses another call for an object for which too many wait.
     pub(crate) fn check_load(&self, core: &Core) -> Result<(), CallError> {
         let waiting = core.lock.waiting();
@@ -292,7 +298,7 @@ impl Shard {
     }
 
     /// Drops an object from memory if nothing goes on in it. Returns whether it is asleep.
-    fn evict(self: &Rc<Self>, id: &RawId) -> bool {
+    pub(crate) fn evict(self: &Rc<Self>, id: &RawId) -> bool {
         self.put_to_sleep(id, Core::is_idle)
     }
 

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{Bookmark, Engine, Object, Ticket};
+use dovehouse_engine::{Bookmark, Object, Ticket};
 use dovehouse_sqlbridge::{Database, Pool, Savepoint, SharedObject, Slot};
 use parking_lot::Mutex;
 
+use crate::catalog::StorageKind;
+use crate::class::{Address, Class};
 use crate::error::{Error, Result};
-use crate::house::Address;
+use crate::house::Inner;
 
 /// What an awake object takes besides its state.
 const OVERHEAD_BYTES: usize = 2 << 10;
@@ -19,6 +21,7 @@ const BIG_BYTES: usize = 64 << 10;
 pub(crate) struct Storage {
     object: SharedObject,
     slot: Slot,
+    class: Arc<Class>,
     /// Inner transactions that are open.
     pub(crate) transactions: Cell<usize>,
     /// Of these, transactions that may last longer than a turn, the innermost last: while there are any,
@@ -34,8 +37,10 @@ pub(crate) struct Storage {
 type Spanning = Option<(Rc<Database>, Savepoint)>;
 
 impl Storage {
-    pub(crate) fn open(engine: &Engine, pool: &Pool, address: &Address) -> Result<Self> {
-        let mut object = engine.wake(address.class.id, address.id.raw())?;
+    pub(crate) fn open(house: &Inner, pool: &Pool, address: &Address) -> Result<Self> {
+        let store = house.place(address)?;
+        let class = house.class_number(&address.class, store)?;
+        let mut object = house.engine_at(store).wake(class, address.id.raw())?;
         if let Some(name) = address.id.name() {
             object.set_name(name);
         }
@@ -48,6 +53,7 @@ impl Storage {
             committed_touches: Cell::new(touches),
             unconfirmed_touches: Cell::new(0),
             object,
+            class: address.class.clone(),
         })
     }
 
@@ -68,6 +74,10 @@ impl Storage {
 
     /// The object's database, opened at its first use.
     pub(crate) fn database(&self) -> Result<Rc<Database>> {
+        if self.class.storage == StorageKind::Kv {
+            let class = self.class.name;
+            return Err(Error::NoSql { class });
+        }
         let database = self.slot.database()?;
         if let Some(outermost) = self.spanning.borrow_mut().first_mut()
             && outermost.is_none()

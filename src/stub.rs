@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use crate::access::Mode;
 use crate::actor::{Actor, Place};
 use crate::call::{Call, Link};
+use crate::class::Address;
 use crate::core::{Chain, Leave, current};
 use crate::ctx::Ctx;
 use crate::error::CallError;
-use crate::house::{Address, Inner};
+use crate::house::Inner;
 use crate::id::ObjectId;
 use crate::object::Object;
 use crate::transfer::{refuse_to_read, refuse_to_write};
@@ -117,6 +118,9 @@ impl<T: Object> Stub<T> {
         method: &'static str,
         run: impl AsyncFnOnce(&Actor<T>, Place) -> Result<R, CallError> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<R, CallError>>, CallError> {
+        if self.address.is_foreign {
+            return Err(CallError::ForeignId);
+        }
         if let Some(error) = self.link.broken() {
             return Err(error);
         }

@@ -13,11 +13,12 @@ use dovehouse_engine::{
 
 use crate::access::Mode;
 use crate::actor::Actor;
+use crate::class::Address;
 use crate::core::Core;
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error, Result};
-use crate::house::Address;
 use crate::id::ObjectId;
+use crate::locations::HOME;
 use crate::namespace::Namespace;
 use crate::object::Object;
 use crate::past::Past;
@@ -142,7 +143,8 @@ impl StorageApi<'_> {
 
 fn engine(core: &Core) -> Result<Arc<Engine>> {
     let shard = core.shard.upgrade().ok_or(Error::Closed)?;
-    Ok(shard.engine.clone())
+    let house = shard.house.upgrade().ok_or(Error::Closed)?;
+    Ok(house.engine_at(house.place(&core.address)?).clone())
 }
 
 fn moments(engine: &Engine, id: &RawId) -> Result<Vec<Moment>> {
@@ -255,20 +257,27 @@ impl<T: Object> Namespace<T> {
 
     /// For how long objects of the class can be had as they were.
     pub fn retention(&self) -> Retention {
-        self.house.engine.retention(self.class.id)
+        let class = self.house.class_in(&self.class, HOME);
+        let class = class.expect("a class in use is in the home store");
+        self.house.engine.retention(class)
     }
 
     /// Says for how long, durably; 30 days unless something else was said. A shorter time lets go of what is
     /// older soon, [`Retention::Off`] of everything, at once.
     pub fn set_retention(&self, retention: Retention) -> Result<()> {
-        let engine = &self.house.engine;
-        Ok(engine.set_retention(self.class.id, retention)?)
+        for (store, engine) in self.house.engines() {
+            if let Some(class) = self.house.class_in(&self.class, store) {
+                engine.set_retention(class, retention)?;
+            }
+        }
+        Ok(())
     }
 
     /// The store that an object is in; refuses ids of other namespaces.
     fn engine_of(&self, id: &ObjectId) -> Result<&Engine> {
-        self.class.minter.parse(&id.to_string())?;
-        Ok(&self.house.engine)
+        self.class.minters.check(id.raw(), None)?;
+        let store = self.house.located(&id.raw())?.unwrap_or(HOME);
+        Ok(self.house.engine_at(store))
     }
 
     /// Runs `act` in a turn of an object that nobody else has, and that has no instance afterwards.
@@ -278,10 +287,7 @@ impl<T: Object> Namespace<T> {
         method: &'static str,
         act: impl FnOnce(&Rc<Core>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let address = Address {
-            class: self.class.clone(),
-            id: id.clone(),
-        };
+        let address = Address::of(&self.class, id.clone());
         let run = async move |actor: &Actor<T>, place| actor.without_instance(place, act).await;
         let stub = Stub::<T>::new(self.house.clone(), address);
         stub.call(Mode::Exclusive, method, run).await?
@@ -309,7 +315,9 @@ fn fork(core: &Rc<Core>, id: &RawId, bookmark: &Bookmark, with_alarms: bool) -> 
     }
     core.sleep();
     let shard = core.shard.upgrade().ok_or(Error::Closed)?;
-    core.confirm(shard.engine.fork(id, bookmark, to, with_alarms)?);
+    let house = shard.house.upgrade().ok_or(Error::Closed)?;
+    let engine = house.engine_at(house.place(&core.address)?);
+    core.confirm(engine.fork(id, bookmark, to, with_alarms)?);
     if with_alarms && let Some(house) = shard.house.upgrade() {
         core.emit(Box::new(move || house.alarms.look()));
     }

@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::access::Mode;
+use crate::class::Address;
 use crate::core::{Chain, Core};
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error, Result};
-use crate::house::Address;
 use crate::object::Object;
 use crate::shard::Shard;
 use connection::{Delivery, serve};

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::big::{Blobs, Leaves, Retired};
 use crate::cache::Cache;
 use crate::checkpoint::CheckpointReport;
-use crate::classes::DEFAULT_TENANT;
+use crate::classes::{DEFAULT_TENANT, DELETED_TENANT};
 use crate::compact::Compactor;
 use crate::dictionaries::Dictionaries;
 use crate::doubt::Doubt;
@@ -295,9 +295,26 @@ impl Engine {
     }
 
     /// Loads an object into memory, for this caller alone: until the handle is dropped, waking it again
-    /// fails with [`Error::Awake`]. An object that was never written, or was erased, is empty.
+    /// fails with [`Error::Awake`]. An object that was never written, or was erased, is empty, and so is one
+    /// of a class that was deleted.
     pub fn wake(&self, class: ClassId, id: ObjectId) -> Result<Object> {
-        Object::wake(self.inner.clone(), class, id)
+        match Object::wake(self.inner.clone(), class, id) {
+            Err(Error::WrongClass { found, .. }) if self.is_deleted(found) => {
+                let mut leftover = Object::wake(self.inner.clone(), found, id)?;
+                leftover.clear(false);
+                leftover.commit()?;
+                drop(leftover);
+                Object::wake(self.inner.clone(), class, id)
+            }
+            woken => woken,
+        }
+    }
+
+    fn is_deleted(&self, class: ClassId) -> bool {
+        let classes = self.inner.index.classes.lock();
+        classes
+            .name(class)
+            .is_some_and(|(tenant, _)| tenant == DELETED_TENANT)
     }
 
     /// The earliest alarm of all objects, in milliseconds since 1970; never later than the true one.
@@ -319,6 +336,12 @@ impl Engine {
             }
         }
         Ok(due)
+    }
+
+    /// Up to `limit` objects with an alarm at or before `until_ms`, with its time: what
+    /// [`Engine::due_until`] finds, without reading anything of the objects.
+    pub fn slots_due_until(&self, until_ms: u64, limit: usize) -> Result<Vec<(u64, Slot)>> {
+        self.inner.index.alarms.due_until(until_ms, limit)
     }
 
     /// Brings the index up to the present, which shortens the replay after a crash and frees segments.
@@ -474,18 +497,28 @@ impl Inner {
     /// Wakes an object and puts it to sleep again, which leaves its commits settled. Nothing happens if
     /// somebody has it awake.
     pub(crate) fn settle_object(&self, class: ClassId, id: ObjectId) {
-        let Some(me) = self.me.upgrade() else { return };
+        // One that cannot be read stays as it is.
+        self.for_a_moment(class, id, drop);
+    }
+
+    /// Wakes an object for a moment: whoever wakes it meanwhile waits. Nothing happens if somebody has it
+    /// awake.
+    pub(crate) fn for_a_moment<R>(
+        &self,
+        class: ClassId,
+        id: ObjectId,
+        act: impl FnOnce(Result<Object>) -> R,
+    ) -> Option<R> {
+        let me = self.me.upgrade()?;
         {
             let mut in_upkeep = self.in_upkeep.lock();
-            if self.insert_awake(id).is_err() {
-                return;
-            }
+            self.insert_awake(id).ok()?;
             in_upkeep.insert(id);
         }
-        // One that cannot be read stays as it is.
-        drop(Object::wake_taken(me, class, id));
+        let result = act(Object::wake_taken(me, class, id));
         self.in_upkeep.lock().remove(&id);
         self.upkeep_done.notify_all();
+        Some(result)
     }
 
     pub(crate) fn release_awake(&self, id: &ObjectId) {

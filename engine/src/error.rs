@@ -107,6 +107,12 @@ pub enum Error {
     /// The call has to stand alone in its transaction. Commit or roll back before it.
     #[error("the object has an open transaction")]
     OpenTransaction,
+    /// Another class has the name. Choose another, or delete that class first.
+    #[error("there is a class {name} already")]
+    Taken {
+        /// The name.
+        name: String,
+    },
     /// A limit of the store, such as its number of classes. Fix the call.
     #[error("{what} exceeds the limit of {limit}")]
     Limit {

@@ -94,6 +94,11 @@ impl fmt::Debug for Slot {
 pub struct ClassId(pub(crate) u16);
 
 impl ClassId {
+    /// The class with this number, as [`ClassId::get`] gave it.
+    pub const fn new(number: u16) -> Self {
+        ClassId(number)
+    }
+
     /// The class's number.
     pub const fn get(self) -> u16 {
         self.0

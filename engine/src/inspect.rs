@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, Slot};
+use crate::id::{ClassId, ObjectId, Slot};
 use crate::load::LoadedState;
 use crate::record::Meta;
 use crate::slots::{Entry, Form};
@@ -38,6 +38,36 @@ impl Engine {
     pub fn objects(&self) -> impl Iterator<Item = Result<ObjectInfo>> + '_ {
         self.slots()
             .filter_map(|slot| self.object_info(slot).transpose())
+    }
+
+    /// The objects of a class that have a state, in the order in which they were made, from behind a slot on.
+    /// Those of other classes cost a look at the index each, and no read.
+    pub fn objects_of(
+        &self,
+        class: ClassId,
+        after: Option<Slot>,
+    ) -> impl Iterator<Item = (Slot, Result<ObjectInfo>)> + '_ {
+        let start = after.map_or(1, |slot| slot.get() + 1);
+        let slots = (start..self.inner.index.slot_limit()).filter_map(Slot::new);
+        slots.filter_map(move |slot| {
+            let info = match self.durable_entry(slot) {
+                Ok(Some(entry)) if entry.class == class && !entry.erased => {
+                    self.object_info(slot).transpose()?
+                }
+                Ok(_) => return None,
+                Err(error) => Err(error),
+            };
+            Some((slot, info))
+        })
+    }
+
+    /// How many objects [`Engine::objects_of`] finds, damaged ones not counted. Reads none of them.
+    pub fn count_of(&self, class: ClassId) -> u64 {
+        let entries = self
+            .slots()
+            .filter_map(|slot| self.durable_entry(slot).ok()?);
+        let of_class = entries.filter(|entry| entry.class == class && !entry.erased);
+        of_class.count() as u64
     }
 
     /// What is known of the object in a slot; `None` if there is none.

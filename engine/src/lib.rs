@@ -61,7 +61,7 @@ mod usage;
 mod victims;
 
 pub use checkpoint::CheckpointReport;
-pub use classes::DEFAULT_TENANT;
+pub use classes::{DEFAULT_TENANT, DELETED_TENANT};
 pub use compact::{CompactReport, SegmentUsage};
 pub use decode::{BlockPlace, Change, Decoded, Relocation};
 pub use dovehouse_wal as wal;

@@ -5,6 +5,7 @@
 //! base = HMAC-SHA-256(key, name)[0..16], or 16 random bytes
 //! id   = base ‖ HMAC-SHA-256(key, base)[0..16]
 //! ```
+//! Ids that are bound to a jurisdiction have `SHA-256(key ‖ "jurisdiction:" ‖ jurisdiction)` for their key.
 //! The second half is a check: an id of another namespace, or a made-up one, is refused. Whoever knows
 //! the unique key can make valid ids.
 
@@ -33,6 +34,19 @@ impl Minter {
     pub fn new(unique_key: &str) -> Self {
         Minter {
             key: Sha256::digest(unique_key.as_bytes()).into(),
+        }
+    }
+
+    /// The minter of the namespace's ids that are bound to a jurisdiction: the same name stands for another
+    /// id there, and each minter knows its own ids only.
+    pub fn within(&self, jurisdiction: &str) -> Self {
+        // Hashed, where ids are HMACs: no id of the namespace gives away a part of this key.
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update(b"jurisdiction:");
+        hash.update(jurisdiction.as_bytes());
+        Minter {
+            key: hash.finalize().into(),
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Alarm {
     pub due_ms: u64,
     /// How often it was tried since it became due.
     pub attempts: u32,
-    /// A schedule that sets it again (reserved; empty).
+    /// A schedule that sets it again, as the layer above writes it; empty for none.
     pub schedule: String,
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dovehouse_engine::wal::Error as LogError;
 use dovehouse_engine::wal::sim::{Failure, Fault, Operation, SimFs};
 use dovehouse_engine::{
-    Alarm, ClassId, Engine, Error, KEY_BYTES_MAX, List, PAGE_BYTES, Teeth, VALUE_BYTES_MAX,
+    Alarm, ClassId, DELETED_TENANT, Engine, Error, KEY_BYTES_MAX, List, PAGE_BYTES, Teeth,
+    VALUE_BYTES_MAX,
 };
 
 mod common;
@@ -408,6 +409,47 @@ fn a_name_is_kept_with_its_object_and_a_class_with_its_number() {
         engine.class_name(class),
         Some((String::new(), "Room".to_owned()))
     );
+}
+
+#[test]
+fn a_class_is_renamed_and_deleted_by_one_record_and_its_name_may_be_used_again() {
+    let fs = SimFs::new(31);
+    let (engine, class) = open(&fs);
+    let kept = engine.class("Kept").unwrap();
+    put(&engine, class, 1, b"of the deleted class");
+    put(&engine, class, 2, b"left over");
+    put(&engine, kept, 3, b"kept");
+    let records = engine.stats().log.records;
+    let (_, name) = engine.class_name(class).unwrap();
+    assert!(matches!(
+        engine.rename_class(kept, "", &name),
+        Err(Error::Taken { .. })
+    ));
+    engine.rename_class(kept, "tenant", "Renamed").unwrap();
+    engine.delete_class(class).unwrap();
+    let fresh = engine.class(&name).unwrap();
+    assert_eq!(engine.stats().log.records, records + 3);
+    // Once from the log's tail, once from the manifest.
+    for _ in 0..2 {
+        let (engine, again) = open(&fs.power_loss());
+        assert_eq!(again, fresh);
+        assert_eq!(engine.class_of("tenant", "Renamed").unwrap(), kept);
+        assert_eq!(value(&engine, kept, 3).unwrap().unwrap(), b"kept");
+        assert_eq!(value(&engine, fresh, 1).unwrap(), None, "it is as erased");
+        put(&engine, fresh, 1, b"of the new class");
+        let left: Vec<_> = engine.objects_of(class, None).collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].1.as_ref().unwrap().id, id(2));
+        assert_eq!((engine.count_of(class), engine.count_of(fresh)), (1, 1));
+        engine.close().unwrap();
+    }
+    engine.checkpoint().unwrap();
+    let (engine, _) = open(&fs.power_loss());
+    assert_eq!(
+        engine.class_name(class),
+        Some((DELETED_TENANT.to_owned(), name))
+    );
+    assert!(engine.class("Next").unwrap() > fresh);
 }
 
 #[test]

@@ -2,16 +2,21 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Result, Type, Visibility};
 
 use crate::method::{Method, Receiver};
 
 /// Expands the attribute.
-pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<TokenStream> {
+pub(crate) fn object(attribute: TokenStream, block: TokenStream) -> Result<TokenStream> {
     let block: ItemImpl = syn::parse2(block)?;
     let ident = type_ident(&block)?;
-    let class = class_name(arguments, &ident)?;
+    let Arguments { class, storage } = arguments(attribute, &ident)?;
+    let storage = storage.map(
+        |kind| quote!(const STORAGE: ::dovehouse::StorageKind = ::dovehouse::StorageKind::#kind;),
+    );
     let functions: Vec<&ImplItemFn> = block
         .items
         .iter()
@@ -28,6 +33,9 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
         let method = Method::parse(function)?;
         match method.ident().to_string().as_str() {
             "new" if method.receiver == Receiver::None => constructor = Some(expand_new(&method)?),
+            "migrate" if method.receiver == Receiver::None && method.takes_ctx => {
+                events.push(expand_migrate(&method)?)
+            }
             "alarm" | "web_socket_message" | "web_socket_close" | "web_socket_error" => {
                 events.push(expand_event(&method)?)
             }
@@ -113,6 +121,7 @@ pub(crate) fn object(arguments: TokenStream, block: TokenStream) -> Result<Token
 
         impl ::dovehouse::Object for #ident {
             const CLASS: &'static str = #class;
+            #storage
             type Stub = #stub;
 
             #constructor
@@ -142,18 +151,41 @@ fn type_ident(block: &ItemImpl) -> Result<Ident> {
     }
 }
 
-fn class_name(arguments: TokenStream, ident: &Ident) -> Result<LitStr> {
-    if arguments.is_empty() {
-        return Ok(LitStr::new(&ident.to_string(), ident.span()));
-    }
-    let argument: syn::MetaNameValue = syn::parse2(arguments)?;
-    match &argument.value {
-        syn::Expr::Lit(syn::ExprLit {
-            lit: syn::Lit::Str(name),
+/// What the attribute's arguments say.
+struct Arguments {
+    class: LitStr,
+    /// The variant of `StorageKind`, if it is said.
+    storage: Option<Ident>,
+}
+
+fn arguments(arguments: TokenStream, ident: &Ident) -> Result<Arguments> {
+    let mut found = Arguments {
+        class: LitStr::new(&ident.to_string(), ident.span()),
+        storage: None,
+    };
+    let parser = Punctuated::<syn::MetaNameValue, syn::Token![,]>::parse_terminated;
+    for argument in parser.parse2(arguments)? {
+        let expected = "expected `class = \"Name\"`, `storage = \"sqlite\"` or `storage = \"kv\"`";
+        let refused = || Error::new_spanned(&argument, expected);
+        let syn::Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(value),
             ..
-        }) if argument.path.is_ident("class") => Ok(name.clone()),
-        _ => Err(Error::new_spanned(argument, "expected `class = \"Name\"`")),
+        }) = &argument.value
+        else {
+            return Err(refused());
+        };
+        match value.value().as_str() {
+            _ if argument.path.is_ident("class") => found.class = value.clone(),
+            "sqlite" if argument.path.is_ident("storage") => {
+                found.storage = Some(Ident::new("Sqlite", value.span()));
+            }
+            "kv" if argument.path.is_ident("storage") => {
+                found.storage = Some(Ident::new("Kv", value.span()));
+            }
+            _ => return Err(refused()),
+        }
     }
+    Ok(found)
 }
 
 fn expand_new(method: &Method<'_>) -> Result<TokenStream> {
@@ -163,6 +195,17 @@ fn expand_new(method: &Method<'_>) -> Result<TokenStream> {
         async fn new(ctx: &::dovehouse::Ctx) -> ::core::result::Result<Self, ::dovehouse::CallError> {
             let _ = ctx;
             #call
+        }
+    })
+}
+
+fn expand_migrate(method: &Method<'_>) -> Result<TokenStream> {
+    no_more_arguments(method, 0)?;
+    let call = method.call(None, &[]);
+    Ok(quote! {
+        async fn migrate(ctx: &::dovehouse::Ctx) -> ::core::result::Result<(), ::dovehouse::CallError> {
+            let _done = #call?;
+            ::core::result::Result::Ok(())
         }
     })
 }

@@ -13,6 +13,7 @@ use proc_macro::TokenStream;
 /// | in the block | becomes |
 /// | --- | --- |
 /// | `fn new(ctx: &Ctx) -> Self` or `-> Result<Self, E>` | the constructor; it runs before the first event |
+/// | `fn migrate(ctx: &Ctx)` | brings stored data up to date; it runs before the constructor |
 /// | `pub fn f(&mut self, ctx: &Ctx, a: A) -> R` | `RoomStub::f(a)`; runs alone |
 /// | `pub fn f(&self, …)` | the same; may interleave with other `&self` methods where it awaits |
 /// | `fn fetch(&mut self, ctx: &Ctx, request: Request) -> Result<Response, E>`, or with `&self` | answers HTTP requests: `RoomStub::fetch(request)` |
@@ -27,7 +28,8 @@ use proc_macro::TokenStream;
 /// process: see the trait `Transfer`, and `Local`, `Callback` and `Stream` for what is not data.
 ///
 /// The class is named like the type; `#[dovehouse::object(class = "Name")]` names it otherwise, which
-/// lets the type be renamed later without losing its objects.
+/// lets the type be renamed later without losing its objects. `storage = "kv"` makes a class without SQL; a
+/// class keeps the storage that it was made with.
 #[proc_macro_attribute]
 pub fn object(arguments: TokenStream, block: TokenStream) -> TokenStream {
     expand::object(arguments.into(), block.into())

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::frame::{Decoder, Event};
 use super::sockets::{GOODBYE_PATIENCE, Phase, Socket};
 use super::{CloseReason, Message, NO_CODE, SocketEvent, WebSocketError};
-use crate::house::Address;
+use crate::class::Address;
 use crate::shard::Shard;
 
 /// How long a peer may take to answer a goodbye.

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use super::SOCKETS_MAX;
 use super::connection::{Delivery, Transport, serve};
 use crate::body::Body;
-use crate::house::Address;
+use crate::class::Address;
 use crate::object::Object;
 use crate::shard::{Event, Shard};
 use crate::stub::Stub;

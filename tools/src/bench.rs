@@ -5,6 +5,8 @@
 //! machine, and what was measured. Fields that a bench does not measure are not there.
 
 mod alarms;
+#[cfg(feature = "load")]
+mod alarms_due;
 mod big;
 #[cfg(feature = "load")]
 mod call;
@@ -88,6 +90,9 @@ enum Bench {
     Compact,
     /// Arming alarms and finding those that are due
     Alarms,
+    /// How late 100,000 alarms fire that are due in the same second
+    #[cfg(feature = "load")]
+    AlarmsDue,
     /// One object of 10 GiB of pages and one of 10 million keys: loads, commits, reads, a kill, and erasing
     Big,
     /// Calls from object to object and from outside, durable ones, and bytes for each awake object
@@ -161,6 +166,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Recover => (1, 1_000_000, 0),
         Bench::Compact => (16, 1_000_000, 20),
         Bench::Alarms => (1, 1_000_000, 0),
+        #[cfg(feature = "load")]
+        Bench::AlarmsDue => (1, 100_000, 0),
         Bench::Big => (1, 2_621_440, 10),
         #[cfg(feature = "load")]
         Bench::Call => (1_000, 20_000, 2),
@@ -222,6 +229,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Bench::Compact => compact::run(&mut run),
         Bench::Alarms => alarms::run(&mut run),
         #[cfg(feature = "load")]
+        Bench::AlarmsDue => alarms_due::run(&mut run),
         Bench::Call => call::run(&mut run),
         #[cfg(feature = "sql")]
         Bench::SqlCommit => sql::commit(&mut run),
