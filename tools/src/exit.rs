@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use dovehouse_engine::Error as EngineError;
 use dovehouse_engine::wal::Error as LogError;
+use dovehouse_engine::{Bookmark, ObjectId};
+
+use crate::output;
 
 /// Why the command failed.
 #[derive(Debug)]
@@ -42,13 +45,11 @@ impl Failure {
         Failure::new(code, "")
     }
 
-    #[cfg(feature = "sql")]
     pub(crate) fn code(&self) -> u8 {
         self.code
     }
 
     /// The same, saying what it is about.
-    #[cfg(feature = "sql")]
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         Failure::new(self.code, format!("{what}: {self}"))
     }
@@ -75,10 +76,31 @@ impl From<EngineError> for Failure {
             EngineError::Log(LogError::Corrupt { .. })
             | EngineError::Damaged { .. }
             | EngineError::DamagedLog { .. } => DAMAGE,
+            EngineError::NoObject { .. } => NO_OBJECT,
             _ => FAILURE,
         };
-        Failure::new(code, error)
+        match error {
+            EngineError::NotAvailable {
+                id,
+                first,
+                since_ms,
+                newest,
+            } => Failure::new(code, available(id, first, since_ms, newest)),
+            error => Failure::new(code, error),
+        }
     }
+}
+
+/// What of an object can still be had.
+fn available(id: ObjectId, first: Bookmark, since_ms: Option<u64>, newest: Bookmark) -> String {
+    let can = match since_ms {
+        Some(since_ms) => format!(
+            "commits can be had from {first} (of {}) to {newest}",
+            output::time(since_ms)
+        ),
+        None => format!("only the present can be had, {newest}"),
+    };
+    format!("object {id} is not available as of that point: {can}")
 }
 
 #[cfg(feature = "sql")]

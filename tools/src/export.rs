@@ -7,6 +7,7 @@ use dovehouse_sqlbridge::Database;
 
 use crate::exit::{DAMAGE, Failure};
 use crate::output;
+use crate::point::Point;
 use crate::store;
 
 #[derive(clap::Args)]
@@ -22,6 +23,9 @@ pub(crate) struct Arguments {
     /// Write every object's database to DIRECTORY/class/id.sqlite
     #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["object", "output"])]
     all: Option<PathBuf>,
+    /// As objects were at this POINT: a time, a bookmark, or how long ago
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    at: Option<Point>,
     /// Add the keys and the alarm, in tables as workerd has them
     #[arg(long)]
     workerd: bool,
@@ -30,9 +34,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
     match (&arguments.all, &arguments.object, &arguments.output) {
-        (Some(directory), ..) => all(&engine, directory, arguments.workerd),
+        (Some(directory), ..) => all(&engine, directory, arguments),
         (None, Some(object), Some(output)) => {
-            let object = store::load(&engine, object)?;
+            let object = store::load(&engine, object, arguments.at.as_ref())?;
             let zeros = one(&object, output, arguments.workerd)?;
             let bytes = output.metadata()?.len();
             output::print(format!("{bytes} bytes in {}", output.display()))?;
@@ -58,12 +62,12 @@ fn one(object: &Object, path: &Path, workerd: bool) -> Result<Vec<String>, Failu
 }
 
 /// Writes what can be read, and names the rest.
-fn all(engine: &Engine, directory: &Path, workerd: bool) -> Result<(), Failure> {
+fn all(engine: &Engine, directory: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let (mut written, mut without, mut code) = (0, 0, None);
     let bar = output::progress(engine.stats().slots, "objects");
     for info in engine.objects() {
         let result = info.map_err(Failure::from).and_then(|info| {
-            export(engine, &info, directory, workerd).map_err(|failure| failure.about(info.id))
+            export(engine, &info, directory, arguments).map_err(|failure| failure.about(info.id))
         });
         match result {
             Ok(true) => written += 1,
@@ -87,16 +91,19 @@ fn export(
     engine: &Engine,
     info: &ObjectInfo,
     directory: &Path,
-    workerd: bool,
+    arguments: &Arguments,
 ) -> Result<bool, Failure> {
-    let object = engine.wake(info.entry.class, info.id)?;
-    if object.page_count() == 0 && !workerd {
+    let object = match &arguments.at {
+        Some(point) => engine.past(&info.id, &point.bookmark(engine, &info.id)?)?,
+        None => engine.wake(info.entry.class, info.id)?,
+    };
+    if object.page_count() == 0 && !arguments.workerd {
         return Ok(false);
     }
     let directory = directory.join(file_name(&store::class_name(engine, info)));
     std::fs::create_dir_all(&directory)?;
     let path = directory.join(format!("{}.sqlite", info.id));
-    let zeros = one(&object, &path, workerd)?;
+    let zeros = one(&object, &path, arguments.workerd)?;
     match zeros.is_empty() {
         true => Ok(true),
         false => Err(Failure::new(DAMAGE, zeros.join("; "))),

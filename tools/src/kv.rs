@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::exit::{FAILURE, Failure};
 use crate::output;
+use crate::point::Point;
 use crate::store;
 
 #[derive(clap::Args)]
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
     /// Only keys that begin like this
     #[arg(long, default_value = "", conflicts_with = "key")]
     prefix: String,
+    /// As the object was at this POINT: a bookmark, a time, or how long ago
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    at: Option<Point>,
     /// Print one JSON document; keys and values in hex
     #[arg(long, conflicts_with = "key")]
     json: bool,
@@ -28,7 +32,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open(&arguments.dir)?;
-    let object = store::load(&engine, &arguments.object)?;
+    let object = store::load(&engine, &arguments.object, arguments.at.as_ref())?;
     if let Some(key) = &arguments.key {
         let absent = || Failure::new(FAILURE, format!("the object has no key {key}"));
         let value = object.get(key.as_bytes())?.ok_or_else(absent)?;

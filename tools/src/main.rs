@@ -1,15 +1,19 @@
 //! `dovehouse`: look into a store, check it, export from it and import into it.
 //!
-//! Everything but `load`, `bench`, `sqllogictest`, `compact` and the imports opens the store for reading only: nothing is
+//! Everything but `load`, `bench`, `sqllogictest`, `compact`, `restore`, `fork`, `retention` and the imports opens the store for reading only: nothing is
 //! written, and what a crash left in the log is replayed in memory.
 
 #[cfg(feature = "bench")]
 mod bench;
 mod compact;
+#[cfg(feature = "sql")]
+mod diff;
 mod dump;
 mod exit;
 #[cfg(feature = "sql")]
 mod export;
+mod fork;
+mod history;
 #[cfg(feature = "import")]
 mod import;
 #[cfg(feature = "import")]
@@ -19,6 +23,9 @@ mod kv;
 mod load;
 mod ls;
 mod output;
+mod point;
+mod restore;
+mod retention;
 mod show;
 #[cfg(feature = "sql")]
 mod sql;
@@ -44,6 +51,7 @@ struct Arguments {
 
 const AFTER_HELP: &str = "\
 OBJECT is an object's id (64 hex digits), the start of one, or Class:name.
+POINT is a bookmark, a time as 2026-11-28T12:00:00Z, or how long ago, as -30m, -2h or -7d.
 
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 damage found, 5 no such object,
 6 the store is open in another process, 7 the store's format is newer than this program,
@@ -63,6 +71,17 @@ enum Command {
     /// Write an object's database to a plain SQLite file, or those of all objects
     #[cfg(feature = "sql")]
     Export(export::Arguments),
+    /// List what an object was: its commits, the newest first
+    History(history::Arguments),
+    /// Show what differs between two points of an object
+    #[cfg(feature = "sql")]
+    Diff(diff::Arguments),
+    /// Make an object what it was, or all objects of a class or of the store
+    Restore(restore::Arguments),
+    /// Make a new object of what another one was
+    Fork(fork::Arguments),
+    /// Show or set for how long a class keeps its history
+    Retention(retention::Arguments),
     /// Put a plain SQLite file into an object
     #[cfg(feature = "import")]
     Import(import::Arguments),
@@ -102,6 +121,12 @@ fn main() -> ExitCode {
         Command::Sql(arguments) => sql::run(&arguments),
         #[cfg(feature = "sql")]
         Command::Export(arguments) => export::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
+        #[cfg(feature = "sql")]
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
+        Command::Fork(arguments) => fork::run(&arguments),
+        Command::Retention(arguments) => retention::run(&arguments),
         #[cfg(feature = "import")]
         Command::Import(arguments) => import::run(&arguments),
         #[cfg(feature = "import")]

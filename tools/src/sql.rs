@@ -10,11 +10,12 @@ use serde_json::json;
 
 use crate::exit::{FAILURE, Failure};
 use crate::output;
+use crate::point::Point;
 use crate::store;
 
 #[derive(clap::Args)]
 #[command(
-    override_usage = "dovehouse sql [--json] <DIR> <OBJECT> <QUERY>\n       dovehouse sql [--json] <DIR> <QUERY>",
+    override_usage = "dovehouse sql [--json] [--at <POINT>] <DIR> <OBJECT> <QUERY>\n       dovehouse sql [--json] <DIR> <QUERY>",
     after_help = "With an OBJECT the query is on its database, in which the table kv has its keys. Without one it \
 is on the store, whose tables are objects, segments, history, alarms, dictionaries and damage: see docs/sql.md."
 )]
@@ -27,6 +28,15 @@ pub(crate) struct Arguments {
     /// The query. Statements that write change a copy in memory only
     #[arg(value_name = "QUERY")]
     second: Option<String>,
+    /// As the object was at this POINT: a bookmark, a time, or how long ago. Statements that
+    /// write fail then
+    #[arg(
+        long,
+        requires = "second",
+        value_name = "POINT",
+        allow_hyphen_values = true
+    )]
+    at: Option<Point>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -44,7 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             arguments.json,
         );
     };
-    let object: SharedObject = Arc::new(store::load(&engine, &arguments.first)?.into());
+    let object: SharedObject =
+        Arc::new(store::load(&engine, &arguments.first, arguments.at.as_ref())?.into());
     // Whoever waits for the answer can also stop waiting.
     let policy = SqlPolicy::native().budget(Budget::Unlimited);
     let database = Database::open_with(object, &policy)?;
@@ -80,7 +91,7 @@ fn to_json(value: &Value) -> serde_json::Value {
     }
 }
 
-fn to_text(value: &Value) -> String {
+pub(crate) fn to_text(value: &Value) -> String {
     match value {
         Value::Null => "NULL".into(),
         Value::Integer(integer) => integer.to_string(),

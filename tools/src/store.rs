@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use dovehouse_engine::{Engine, Error, Object, ObjectId, ObjectInfo};
+use dovehouse_engine::{
+    Builder, ClassId, DEFAULT_TENANT, Engine, Error, Object, ObjectId, ObjectInfo, Retention,
+};
 
 use crate::exit::{FAILURE, Failure, NO_OBJECT};
+use crate::point::Point;
 
 /// Opens a store for reading. One whose log is damaged is read as far as it can be, with a warning.
 pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
@@ -17,12 +20,31 @@ pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
 
 /// Opens a store for reading, and says what is damaged in its log.
 pub(crate) fn open_damaged(dir: &Path) -> Result<(Engine, Option<Error>), Failure> {
-    match Engine::builder(dir).open_read_only() {
-        Err(damage @ Error::DamagedLog { .. }) => {
-            Ok((Engine::builder(dir).open_damaged()?, Some(damage)))
-        }
+    match builder(dir).open_read_only() {
+        Err(damage @ Error::DamagedLog { .. }) => Ok((builder(dir).open_damaged()?, Some(damage))),
         opened => Ok((opened?, None)),
     }
+}
+
+/// Opens a store to change it.
+pub(crate) fn open_to_write(dir: &Path) -> Result<Engine, Failure> {
+    Ok(builder(dir).open_existing()?)
+}
+
+/// Nothing of a store's history is let go of because its program has another default than this one.
+fn builder(dir: &Path) -> Builder {
+    Engine::builder(dir).retention(Retention::Forever)
+}
+
+/// The class that a text means, with its tenant unless that is the default one.
+pub(crate) fn class(engine: &Engine, text: &str) -> Result<ClassId, Failure> {
+    let wanted = text.split_once('/').unwrap_or((DEFAULT_TENANT, text));
+    let classes = engine.classes();
+    let found = classes
+        .iter()
+        .find(|(_, tenant, name)| (tenant.as_str(), name.as_str()) == wanted);
+    let absent = || Failure::new(NO_OBJECT, format!("there is no class {text}"));
+    Ok(found.ok_or_else(absent)?.0)
 }
 
 /// A class as people write it: with its tenant, unless that is the default one.
@@ -68,8 +90,11 @@ pub(crate) fn find(engine: &Engine, text: &str) -> Result<ObjectInfo, Failure> {
     }
 }
 
-/// Loads the object that a text means.
-pub(crate) fn load(engine: &Engine, text: &str) -> Result<Object, Failure> {
+/// Loads the object that a text means, as it is or as it was.
+pub(crate) fn load(engine: &Engine, text: &str, at: Option<&Point>) -> Result<Object, Failure> {
     let info = find(engine, text)?;
-    Ok(engine.wake(info.entry.class, info.id)?)
+    Ok(match at {
+        Some(point) => engine.past(&info.id, &point.bookmark(engine, &info.id)?)?,
+        None => engine.wake(info.entry.class, info.id)?,
+    })
 }
