@@ -25,7 +25,7 @@ const SUITE: Suite = Suite {
 
 #[test]
 fn every_object_is_at_one_of_its_commits_after_a_crash_at_any_io() {
-    for_each_seed(40, "-p dovehouse-engine --test crash", |seed| {
+    for_each_seed(24, "-p dovehouse-engine --test crash", |seed| {
         run(SUITE, seed, Teeth::default())
     });
 }
