@@ -3,7 +3,6 @@
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::id::{ClassId, ObjectId, Slot};
-use crate::load::LoadedState;
 use crate::record::Meta;
 use crate::slots::{Entry, Form};
 use crate::state::Alarm;
@@ -50,7 +49,7 @@ impl Engine {
         let start = after.map_or(1, |slot| slot.get() + 1);
         let slots = (start..self.inner.index.slot_limit()).filter_map(Slot::new);
         slots.filter_map(move |slot| {
-            let info = match self.durable_entry(slot) {
+            let info = match self.inner.durable_object(slot) {
                 Ok(Some(entry)) if entry.class == class && !entry.erased => {
                     self.object_info(slot).transpose()?
                 }
@@ -65,24 +64,14 @@ impl Engine {
     pub fn count_of(&self, class: ClassId) -> u64 {
         let entries = self
             .slots()
-            .filter_map(|slot| self.durable_entry(slot).ok()?);
+            .filter_map(|slot| self.inner.durable_object(slot).ok()?);
         let of_class = entries.filter(|entry| entry.class == class && !entry.erased);
         of_class.count() as u64
     }
 
     /// What is known of the object in a slot; `None` if there is none.
     pub fn object_info(&self, slot: Slot) -> Result<Option<ObjectInfo>> {
-        loop {
-            let Some(entry) = self.durable_entry(slot)? else {
-                return Ok(None);
-            };
-            if let Some(meta) = self.inner.load_meta(slot, &entry)? {
-                return Ok(Some(info(slot, entry, meta)));
-            }
-            if self.durable_entry(slot)? == Some(entry) {
-                return Err(record_is_gone(slot, &entry));
-            }
-        }
+        self.inner.object_info(slot)
     }
 
     /// Whether the id table finds an object where the slot table has it.
@@ -92,12 +81,7 @@ impl Engine {
 
     /// The slot of an id, if the store has it.
     pub fn find(&self, id: &ObjectId) -> Result<Option<ObjectInfo>> {
-        for slot in self.inner.index.find(id)? {
-            if let Some(info) = self.object_info(slot)?.filter(|info| info.id == *id) {
-                return Ok(Some(info));
-            }
-        }
-        Ok(None)
+        self.inner.find(id)
     }
 
     /// The slots of all objects that have an alarm, the earliest first.
@@ -110,28 +94,49 @@ impl Engine {
     /// object. Those of [`ObjectInfo`] are older.
     pub fn alarms_in(&self, slot: Slot) -> Result<Vec<Alarm>> {
         loop {
-            let Some(entry) = self.durable_entry(slot)? else {
+            let Some(entry) = self.inner.durable_object(slot)? else {
                 return Ok(Vec::new());
             };
             if let Some(loaded) = self.inner.load(slot, &entry)? {
-                return Ok(match loaded.state {
-                    LoadedState::Tiny(state) => state.alarms,
-                    LoadedState::Big(big) => big.alarms,
-                });
+                return Ok(loaded.state.alarms().to_vec());
             }
-            if self.durable_entry(slot)? == Some(entry) {
+            if self.inner.durable_object(slot)? == Some(entry) {
+                return Err(record_is_gone(slot, &entry));
+            }
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn object_info(&self, slot: Slot) -> Result<Option<ObjectInfo>> {
+        loop {
+            let Some(entry) = self.durable_object(slot)? else {
+                return Ok(None);
+            };
+            if let Some(meta) = self.load_meta(slot, &entry)? {
+                return Ok(Some(info(slot, entry, meta)));
+            }
+            if self.durable_object(slot)? == Some(entry) {
                 return Err(record_is_gone(slot, &entry));
             }
         }
     }
 
-    fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
-        let entry = self.inner.durable_entry(slot)?;
+    pub(crate) fn find(&self, id: &ObjectId) -> Result<Option<ObjectInfo>> {
+        for slot in self.index.find(id)? {
+            if let Some(info) = self.object_info(slot)?.filter(|info| info.id == *id) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest entry of a slot that is durable, if it is an object's.
+    fn durable_object(&self, slot: Slot) -> Result<Option<Entry>> {
+        let entry = self.durable_entry(slot)?;
         Ok(entry.filter(|entry| entry.form != Form::Leaf))
     }
-}
 
-impl Inner {
     /// The newest entry of a slot that is durable, unless the slot is free.
     pub(crate) fn durable_entry(&self, slot: Slot) -> Result<Option<Entry>> {
         let entry = match self.index.overlay.get(slot) {

@@ -72,10 +72,10 @@ impl BigChain {
 }
 
 impl LoadedState {
-    pub(crate) fn into_alarms(self) -> Vec<Alarm> {
+    pub(crate) fn alarms(&self) -> &[Alarm] {
         match self {
-            LoadedState::Tiny(state) => state.alarms,
-            LoadedState::Big(big) => big.alarms,
+            LoadedState::Tiny(state) => &state.alarms,
+            LoadedState::Big(big) => &big.alarms,
         }
     }
 }

@@ -11,6 +11,11 @@ use crate::error::Result;
 use crate::history::PastView;
 
 impl Big {
+    /// Whether its map is still the one that the view is of.
+    pub(crate) fn has_map_of(&self, view: &PastView) -> bool {
+        self.tree_id() == Some(view.tree()) && !view.has_ended()
+    }
+
     /// The blocks that may differ from what they were.
     pub(crate) fn blocks_since(&self, view: &PastView) -> Result<BTreeSet<BlockId>> {
         let mut blocks: BTreeSet<_> = view.may_differ(&self.engine)?.into_iter().collect();

@@ -7,10 +7,9 @@ use super::value::{Block, Commit};
 use super::{Bookmark, Retention};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
-use crate::id::{ClassId, ObjectId, Slot};
+use crate::id::{ClassId, ObjectId};
 use crate::load::LoadedState;
 use crate::object::Object;
-use crate::slots::{Entry, Form};
 
 /// A commit in an object's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,14 +149,8 @@ fn check_entry(key: &Key, value: &[u8]) -> Result<()> {
 impl Inner {
     /// An object now: its newest durable commit, and history up to that.
     pub(crate) fn present(&self, id: &ObjectId) -> Result<Point> {
-        let mut found = None;
-        for slot in self.index.find(id)? {
-            found = self
-                .entry_of(slot, id)?
-                .map(|entry| (slot, entry))
-                .or(found);
-        }
-        let (slot, newest) = found.ok_or(Error::NoObject { id: *id })?;
+        let found = self.find(id)?.ok_or(Error::NoObject { id: *id })?;
+        let (slot, newest) = (found.slot, found.entry);
         self.follow_log()?;
         Ok(Point {
             id: *id,
@@ -168,27 +161,6 @@ impl Inner {
             seq: newest.seq,
             newest,
         })
-    }
-
-    /// The newest durable entry of a slot, if it is this object's.
-    fn entry_of(&self, slot: Slot, id: &ObjectId) -> Result<Option<Entry>> {
-        loop {
-            let Some(entry) = self
-                .durable_entry(slot)?
-                .filter(|entry| entry.form != Form::Leaf)
-            else {
-                return Ok(None);
-            };
-            match self.load_meta(slot, &entry)? {
-                Some(meta) => return Ok((meta.id == *id).then_some(entry)),
-                // It was moved: the entry says so by now.
-                None if self.durable_entry(slot)? != Some(entry) => {}
-                None => {
-                    let why = format!("no segment has its record at {}", entry.head);
-                    return Err(Error::damaged(format!("object {id}"), why));
-                }
-            }
-        }
     }
 
     /// What an object was.

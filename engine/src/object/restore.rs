@@ -1,11 +1,8 @@
 //! Restoring an object to what it was, and making another of it.
 
-use std::collections::BTreeSet;
-
 use dovehouse_wal::Ticket;
 
-use super::{Content, Object};
-use crate::big::{BlockId, KeysRoot};
+use super::{Content, LoadedBig, Object};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::{Bookmark, PastView, Subject};
@@ -50,38 +47,20 @@ impl Object {
             ticket.wait()?;
         }
         let (point, state) = self.engine.past(&self.id, bookmark)?;
-        let engine = self.engine.clone();
-        match (&mut self.content, state) {
+        let alarms = with_alarms.then(|| state.alarms().to_vec());
+        match (&self.content, state) {
             (Content::Tiny(_), LoadedState::Tiny(state)) => self.restore_tiny(&state)?,
-            (Content::Big(big), LoadedState::Big(past)) => {
-                let view = past.under.past.clone().expect("it is of the past");
-                let is_same_map = big.tree_id() == Some(view.tree()) && !view.has_ended();
-                if is_same_map {
-                    let (root, page_count) = (past.root, past.page_count);
-                    let changed = big.blocks_since(&view)?;
-                    self.restore_blocks(&view, changed, root, page_count)?;
-                    if with_alarms {
-                        self.set_alarms(past.alarms);
-                    }
-                    return Ok(());
-                }
-                let past = Object::past(
-                    engine,
-                    self.class,
-                    self.id,
-                    LoadedState::Big(past),
-                    point.seq,
-                );
-                self.restore_all(&past)?;
+            (Content::Big(big), LoadedState::Big(past)) if big.has_map_of(view_of(&past)) => {
+                self.restore_blocks(&past)?;
             }
             (_, state) => {
+                let engine = self.engine.clone();
                 let past = Object::past(engine, self.class, self.id, state, point.seq);
                 self.restore_all(&past)?;
             }
         }
-        if with_alarms {
-            let past = self.engine.past(&self.id, bookmark)?.1;
-            self.set_alarms(past.into_alarms());
+        if let Some(alarms) = alarms {
+            self.set_alarms(alarms);
         }
         Ok(())
     }
@@ -108,19 +87,14 @@ impl Object {
         self.keep_budget()
     }
 
-    fn restore_blocks(
-        &mut self,
-        view: &PastView,
-        changed: BTreeSet<BlockId>,
-        root: KeysRoot,
-        page_count: u32,
-    ) -> Result<()> {
-        self.touched += 1;
-        let engine = self.engine.clone();
+    fn restore_blocks(&mut self, past: &LoadedBig) -> Result<()> {
+        let (engine, view) = (self.engine.clone(), view_of(past));
         let Content::Big(big) = &mut self.content else {
             return Ok(());
         };
-        big.begin_restore(root, page_count);
+        let changed = big.blocks_since(view)?;
+        self.touched += 1;
+        big.begin_restore(past.root, past.page_count);
         for id in changed {
             let then = view.block(&engine, id)?;
             let Content::Big(big) = &mut self.content else {
@@ -156,6 +130,11 @@ impl Object {
         }
         Ok(())
     }
+}
+
+/// The view of a big object as it was.
+fn view_of(past: &LoadedBig) -> &PastView {
+    past.under.past.as_ref().expect("it is of the past")
 }
 
 impl Engine {
