@@ -3,56 +3,19 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use std::sync::Arc;
-
-use dovehouse::engine::wal::sim::{Failure, Fault, Operation, SimFs};
-use dovehouse::{
-    AlarmInfo, CallError, Clock, Ctx, Dovehouse, List, Local, Namespace, Result, TestClock,
-};
+use dovehouse::engine::wal::sim::{Failure, Fault, Operation};
+use dovehouse::{AlarmInfo, CallError, Clock, Ctx, Dovehouse, List, Local, Namespace, Result};
 use tokio::sync::{mpsc, oneshot};
 
-const START_MS: u64 = 1_700_000_000_000;
+mod common;
 
-/// A house on a simulated disk, with a clock that stands still.
-struct Setup {
-    disk: SimFs,
-    clock: TestClock,
-}
+use common::{START_MS, Setup, eventually};
 
 impl Setup {
-    fn new(seed: u64) -> Self {
-        Setup {
-            disk: SimFs::new(seed),
-            clock: TestClock::new(START_MS),
-        }
-    }
-
-    fn open(&self) -> Dovehouse {
-        let builder = Dovehouse::builder("store")
-            .fs(Arc::new(self.disk.clone()))
-            .clock(self.clock.clone());
-        builder.segment_bytes(1 << 20).shards(2).open().unwrap()
-    }
-
     fn tests(&self) -> (Dovehouse, Namespace<Test>) {
         let house = self.open();
         let tests = house.namespace::<Test>().unwrap();
         (house, tests)
-    }
-
-    /// The disk as a power cut leaves it, for another house.
-    fn after_power_loss(&self) -> Setup {
-        Setup {
-            disk: self.disk.power_loss(),
-            clock: self.clock.clone(),
-        }
-    }
-}
-
-/// Waits for what another thread is about to do. Ends with the test's own time limit.
-async fn eventually(mut check: impl AsyncFnMut() -> bool) {
-    while !check().await {
-        tokio::task::yield_now().await;
     }
 }
 
