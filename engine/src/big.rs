@@ -17,12 +17,14 @@ mod carried;
 mod commit;
 mod cross;
 mod edit;
+mod fill;
 mod items;
 mod keys;
 mod leaf;
 mod leaves;
 mod list;
 mod node;
+mod origin;
 mod records;
 mod restore;
 mod retire;
@@ -42,14 +44,17 @@ pub(crate) use keys::KeysRoot;
 pub(crate) use leaf::Leaf;
 pub(crate) use leaves::{LEAF_BYTES_MAX, LeafAt, Leaves};
 pub(crate) use list::BigList;
-pub(crate) use records::{BlobStart, Head, Map, PagesStart, decode_commit};
+pub(crate) use origin::{Fork, Forks, Origin};
+pub(crate) use records::{BlobStart, Head, Map, PagesStart, decode_commit, leaf_counts};
 pub(crate) use retire::Retired;
 pub(crate) use stage::{Blobs, Landing};
 pub(crate) use under::{Recent, Spot, Under};
 
 use crate::engine::Inner;
 use crate::error::{Error, Result};
+use crate::history::PastView;
 use crate::id::ClassId;
+use crate::index::Index;
 use crate::kv::List;
 use crate::state::{Alarm, PAGE_BYTES, PageData, State};
 use edit::Edit;
@@ -129,6 +134,8 @@ pub(crate) struct Big {
     hold: Option<Arc<Hold>>,
     /// What it counts for in the memory of all open transactions.
     counted: usize,
+    /// What it is to be a fork of, until the commit that makes it one.
+    origin: Option<Origin>,
 }
 
 impl Big {
@@ -158,6 +165,7 @@ impl Big {
             staged_bytes: 0,
             hold: None,
             counted: 0,
+            origin: None,
         }
     }
 
@@ -167,6 +175,16 @@ impl Big {
 
     pub(crate) fn page_count(&self) -> u32 {
         self.core.page_count
+    }
+
+    /// What it was, if these are the blocks of an object as it was.
+    pub(crate) fn past(&self) -> Option<&PastView> {
+        self.core.under.past.as_deref()
+    }
+
+    /// The tree of its keys, and how many pages there are.
+    pub(crate) fn size(&self) -> (KeysRoot, u32) {
+        (self.core.root, self.core.page_count)
     }
 
     /// What keys and pages take, about, while keys are not in the tree.
@@ -461,17 +479,48 @@ impl Big {
         let under = Arc::make_mut(&mut self.core.under);
         under.tree = Some(tree);
         for (file, needed) in needed.into_iter().enumerate() {
-            while under.map[file].len() < needed {
-                let cell = index.allocate_cell()?;
-                under.map[file].push(records::LeafRef {
-                    slot: cell.slot,
-                    used: 0,
-                });
-                index.overlay.release(cell);
-            }
+            add_leaves(index, &mut under.map[file], needed, 0)?;
         }
         Ok(())
     }
+
+    /// Becomes a fork: one of so many leaves, none of which is written.
+    pub(crate) fn begin_fork(
+        &mut self,
+        tree: TreeId,
+        leaves: [u32; block::FILES],
+        (root, page_count): (KeysRoot, u32),
+        origin: Origin,
+    ) -> Result<()> {
+        let under = Arc::make_mut(&mut self.core.under);
+        under.tree = Some(tree);
+        for (map, leaves) in under.map.iter_mut().zip(leaves) {
+            // None of their blocks is known to be free.
+            let used = LEAF_BLOCKS as u16;
+            add_leaves(&self.engine.index, map, leaves as usize, used)?;
+        }
+        (self.core.root, self.core.page_count) = (root, page_count);
+        self.origin = Some(origin);
+        self.is_touched = true;
+        Ok(())
+    }
+}
+
+fn add_leaves(
+    index: &Index,
+    leaves: &mut Vec<records::LeafRef>,
+    count: usize,
+    used: u16,
+) -> Result<()> {
+    while leaves.len() < count {
+        let cell = index.allocate_cell()?;
+        leaves.push(records::LeafRef {
+            slot: cell.slot,
+            used,
+        });
+        index.overlay.release(cell);
+    }
+    Ok(())
 }
 
 impl Drop for Big {

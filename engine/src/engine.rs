@@ -222,6 +222,7 @@ impl Engine {
             in_upkeep: Mutex::default(),
             upkeep_done: Condvar::new(),
         });
+        inner.pin_history();
         if is_new && !read_only {
             // The key of the id hash must be on disk before anything is hashed with it.
             inner.checkpoint(false)?;

@@ -11,7 +11,7 @@ use dovehouse_wal::{DurableLsn, Flaw, Ledger, Lsn, Placed, Teeth};
 use parking_lot::{Mutex, RwLock};
 
 use crate::alarms::{AlarmIndex, encode_zones};
-use crate::big::Landing;
+use crate::big::{Forks, Landing};
 use crate::classes::Classes;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
@@ -20,7 +20,9 @@ use crate::overlay::{Cell, Copied, DueChange, Overlay};
 use crate::slots::{Entry, Place, SlotTable};
 use crate::usage::Usage;
 
-const PAYLOAD_VERSION: u8 = 4;
+const PAYLOAD_VERSION: u8 = 5;
+/// Without forks.
+const PAYLOAD_VERSION_4: u8 = 4;
 /// Ended with the free slots: there was no history.
 const PAYLOAD_VERSION_3: u8 = 3;
 /// Ended with the live bytes by segment.
@@ -40,6 +42,7 @@ pub(crate) struct Index {
     next_slot: AtomicU64,
     /// Slots of objects that are forgotten, to be used before new ones.
     free_slots: Mutex<BTreeSet<Slot>>,
+    pub(crate) forks: Forks,
     next_dictionary: AtomicU32,
     key: HashKey,
     /// Whether the index files are exactly what a checkpoint wrote: not between a crash and the first
@@ -162,6 +165,7 @@ impl Index {
             teeth,
             next_slot: AtomicU64::new(next_slot),
             free_slots: Mutex::default(),
+            forks: Forks::default(),
             next_dictionary: AtomicU32::new(1),
             key,
             settled: AtomicBool::new(true),
@@ -174,6 +178,9 @@ impl Index {
             if version > PAYLOAD_VERSION_2 {
                 index.decode_rest(&mut reader).ok_or_else(malformed)?;
             }
+        }
+        if !payload.is_empty() && version > PAYLOAD_VERSION_4 {
+            index.forks = Forks::decode(&mut reader).ok_or_else(malformed)?;
         }
         let history = match version > PAYLOAD_VERSION_3 {
             true => reader.rest().to_vec(),
@@ -221,6 +228,7 @@ impl Index {
         free_slots
             .iter()
             .for_each(|slot| payload.put_varint(slot.get()));
+        self.forks.encode(&mut payload);
         payload.extend_from_slice(history);
         payload
     }

@@ -2,6 +2,7 @@
 
 mod commit;
 mod encoding;
+mod fork;
 mod large;
 mod restore;
 

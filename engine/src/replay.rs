@@ -10,7 +10,7 @@ use std::path::Path;
 use dovehouse_wal::bytes::Reader;
 use dovehouse_wal::{FLAG_ENCRYPTED, FLAG_SKIPPABLE, Flaw, RecordView};
 
-use crate::big::{Head, Leaf, PagesStart, named_leaves};
+use crate::big::{Fork, Head, Leaf, PagesStart, TreeId, leaf_counts, named_leaves};
 use crate::error::{Error, Result};
 use crate::expire::{Expired, decode_expire};
 use crate::id::ObjectId;
@@ -93,6 +93,16 @@ impl Index {
         let (lsn, bytes) = (record.lsn, record.body.len());
         let (tree, id, due) = if kind == Kind::Head {
             let (meta, head, _) = Head::decode(lsn, bytes, &mut reader)?;
+            if let Some(origin) = head.origin {
+                let tree = TreeId {
+                    slot: header.slot,
+                    generation: header.generation,
+                    tree: head.tree,
+                };
+                let leaves = leaf_counts(&head.map);
+                let fork = Fork::new(tree, header.class, header.seq, leaves, origin);
+                self.forks.add(fork.durable());
+            }
             let due = meta.alarms.iter().map(|alarm| alarm.due_ms).min();
             (head.tree, Some(meta.id), Some(due))
         } else {

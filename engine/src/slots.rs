@@ -84,8 +84,23 @@ impl Place {
         bytes: 0,
     };
 
+    /// Where the fork's [origin](crate::big::Origin) has it: it was not written since.
+    pub(crate) const ORIGIN: Place = Place {
+        lsn: Lsn::NONE,
+        bytes: 1,
+    };
+
     pub(crate) fn is_none(&self) -> bool {
-        self.lsn.is_none()
+        *self == Place::NONE
+    }
+
+    pub(crate) fn is_origin(&self) -> bool {
+        *self == Place::ORIGIN
+    }
+
+    /// Whether it lies in a segment.
+    pub(crate) fn is_stored(&self) -> bool {
+        !self.lsn.is_none()
     }
 
     /// What lies behind it.

@@ -70,6 +70,9 @@ pub struct HistoryStats {
     pub entries: u64,
     /// What is in memory: entries that no table has yet, and what is known of the tables.
     pub memory_bytes: usize,
+    /// Forks of large objects that share blocks with what they were made of, or once did in their own history:
+    /// these keep the history of their classes for longer.
+    pub forks: usize,
 }
 
 /// Counters since the store was opened, and sizes now. All sizes are in bytes.
@@ -146,7 +149,10 @@ impl Engine {
             moved_bytes: count(&inner.counters.moved_bytes),
             live_bytes,
             dead_bytes: settled_bytes.saturating_sub(live_bytes),
-            history: inner.history.stats(),
+            history: HistoryStats {
+                forks: inner.index.forks.all().len(),
+                ..inner.history.stats()
+            },
             segments: inner.segment_stats(),
             dictionaries: inner.dictionaries.stats(),
         }

@@ -131,6 +131,7 @@ impl Inner {
     pub(crate) fn compact_if_due(&self) -> Result<()> {
         self.log.writable()?;
         self.merge_history()?;
+        self.fill_forks()?;
         if self.has_retired_leaves() {
             let _one_at_a_time = self.compactor.lock();
             self.forget_leaves()?;

@@ -146,6 +146,7 @@ fn manifest(fields: &mut Fields<'_>) {
     for _ in 0..fields.varint("free slots") {
         fields.varint("free slot");
     }
+    assert_eq!(fields.varint("forks"), 0, "the example has none");
     fields.varint("history: position of the log up to which it is in tables");
     fields.varint("history: complete since, ms");
     let classes = fields.varint("history: classes of which something is said");

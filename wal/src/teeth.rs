@@ -37,6 +37,8 @@ pub enum Flaw {
     FreeBeforeHistory,
     /// The slots of leaves are given back before history has read them.
     ForgetLeavesEarly,
+    /// History that forks need is let go of.
+    ForgetForks,
     /// Recovery serves its tail without writing it again.
     NoRelog,
 }

@@ -61,7 +61,7 @@ impl BlockId {
 }
 
 /// One life of a big object: from the commit that made it big to the one that ends that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TreeId {
     pub(crate) slot: Slot,
     pub(crate) generation: u8,

@@ -149,7 +149,7 @@ impl Big {
             let mut used = 0;
             engine.update_leaf(at, reserve(LEAF_BYTES_MAX)?, |leaf| {
                 under.settle_into(leaf, &ids[from..to], |new: Place, old: Place| {
-                    let dead = (!old.is_none()).then(|| old.extent());
+                    let dead = old.is_stored().then(|| old.extent());
                     engine.index.usage.replace(class, new.extent(), dead);
                 });
                 used = leaf.used();
@@ -232,6 +232,7 @@ impl Big {
         meta.encode(body);
         let head = Head {
             tree: tree.tree,
+            origin: self.origin.clone(),
             cut: core.cut,
             keys: core.root,
             map: core.under.map.clone(),
@@ -257,6 +258,7 @@ impl Big {
         let core = &mut self.core;
         let under = Arc::make_mut(&mut core.under);
         self.tiny = None;
+        self.origin = None;
         under.is_committed = true;
         under.name_leaves();
         if commit.is_head {

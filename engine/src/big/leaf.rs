@@ -6,6 +6,7 @@
 //!       | 1 · count varint · bytes varint                 each behind the one before, of this size
 //!       | 2 · offset varint · bytes varint                in the segment of the one before
 //!       | 3 · segno varint · offset varint · bytes varint
+//!       | 4 · count varint                                blocks that are as in the origin
 //! ```
 //! A leaf has a slot of its own, so that its one pointer is an entry of the slot table, and it is written
 //! whole: its depth is 0. It says nothing new: what it says was durable in a commit before.
@@ -21,6 +22,7 @@ const NONE: u8 = 0;
 const BEHIND: u8 = 1;
 const SAME_SEGMENT: u8 = 2;
 const ELSEWHERE: u8 = 3;
+const IN_ORIGIN: u8 = 4;
 
 /// A leaf in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,17 +30,19 @@ pub(crate) struct Leaf {
     pub(crate) tree: TreeId,
     pub(crate) file: u8,
     pub(crate) index: u32,
-    /// One for each block; [`Place::NONE`] for those that are not there.
+    /// One for each block; [`Place::NONE`] for those that are not there, and [`Place::ORIGIN`] for those that a
+    /// fork has not written.
     pub(crate) places: Vec<Place>,
 }
 
 impl Leaf {
-    pub(crate) fn empty(tree: TreeId, file: u8, index: u32) -> Self {
+    /// A leaf that says the same of all its blocks.
+    pub(crate) fn of(tree: TreeId, file: u8, index: u32, place: Place) -> Self {
         Leaf {
             tree,
             file,
             index,
-            places: vec![Place::NONE; LEAF_BLOCKS as usize],
+            places: vec![place; LEAF_BLOCKS as usize],
         }
     }
 
@@ -61,16 +65,17 @@ impl Leaf {
         body.put_varint(u64::from(self.index));
         let mut before = Place::NONE;
         let behind = |before: Place, place: Place| {
-            !before.is_none()
+            before.is_stored()
+                && place.is_stored()
                 && before.lsn.segno() == place.lsn.segno()
                 && before.lsn.offset() + before.bytes == place.lsn.offset()
         };
         let mut rest = &self.places[..];
         while let Some(first) = rest.first().copied() {
             let mut run = 1;
-            if first.is_none() {
-                run = rest.iter().take_while(|place| place.is_none()).count();
-                body.push(NONE);
+            if !first.is_stored() {
+                run = rest.iter().take_while(|place| **place == first).count();
+                body.push(if first.is_none() { NONE } else { IN_ORIGIN });
                 body.put_varint(run as u64);
             } else if behind(before, first) {
                 while rest
@@ -106,16 +111,20 @@ impl Leaf {
         let tree = TreeId::decode(&mut reader)?;
         let file = reader.u8()?;
         let index = u32::try_from(reader.varint()?).ok()?;
-        let mut leaf = Leaf::empty(tree, file, index);
+        let mut leaf = Leaf::of(tree, file, index, Place::NONE);
         leaf.places.clear();
         let number = |reader: &mut Reader<'_>| u32::try_from(reader.varint()?).ok();
         let mut before = Place::NONE;
         while !reader.is_empty() {
             let (tag, room) = (reader.u8()?, LEAF_BLOCKS as usize - leaf.places.len());
             match tag {
-                NONE => {
+                NONE | IN_ORIGIN => {
                     let count = reader.length().filter(|count| *count <= room)?;
-                    leaf.places.resize(leaf.places.len() + count, Place::NONE);
+                    let place = match tag {
+                        NONE => Place::NONE,
+                        _ => Place::ORIGIN,
+                    };
+                    leaf.places.resize(leaf.places.len() + count, place);
                 }
                 BEHIND => {
                     let count = reader.length().filter(|count| *count <= room)?;
@@ -166,7 +175,7 @@ mod tests {
             class: ClassId(1),
             depth: 0,
         };
-        let mut leaf = Leaf::empty(tree, 1, 44);
+        let mut leaf = Leaf::of(tree, 1, 44, Place::NONE);
         let empty = leaf.encode(&header);
         assert!(empty.len() < 24, "{}", empty.len());
         assert_eq!(Leaf::decode(&empty), Some((header, leaf.clone())));
@@ -182,8 +191,9 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..200 {
             for _ in 0..50 {
-                leaf.places[rng.usize(0..512)] = match rng.u8(0..3) {
+                leaf.places[rng.usize(0..512)] = match rng.u8(0..4) {
                     0 => Place::NONE,
+                    1 => Place::ORIGIN,
                     _ => Place {
                         lsn: Lsn::new(rng.u32(1..4), rng.u32(4096..9000)),
                         bytes: rng.u32(5..5000),

@@ -127,7 +127,7 @@ impl Inner {
         };
         let mut leaf = match newest {
             Some(leaf) if leaf.tree == at.tree => Leaf::clone(&leaf),
-            _ => Leaf::empty(at.tree, at.file, at.index),
+            _ => self.unwritten_leaf(at.tree, at.file, at.index),
         };
         if !change(&mut leaf) {
             return Ok(None);
@@ -212,12 +212,15 @@ impl Inner {
             let is_ours = |leaf: &Arc<Leaf>| {
                 leaf.tree == tree && (leaf.file, leaf.index) == (id.file, id.leaf())
             };
-            let Some(leaf) = leaf.filter(is_ours) else {
-                return Ok(None);
+            let place = match leaf.filter(is_ours) {
+                Some(leaf) => leaf.places[id.position()],
+                None => self.unwritten_place(tree, id),
             };
-            let place = leaf.places[id.position()];
             if place.is_none() {
                 return Ok(None);
+            }
+            if place.is_origin() {
+                return self.block_of_origin(tree, id);
             }
             if place == tried {
                 let why = format!("no segment has it at {}", place.lsn);

@@ -1,12 +1,14 @@
 //! The records of big objects.
 //!
 //! ```text
-//! HEAD  = header (depth 0) · meta · tree varint · cut · keys · map · items      the whole object
+//! HEAD  = header (depth 0) · meta · tree varint · [origin] · cut · keys · map · items      the whole object
 //! PAGES = header · tree varint · [alarms] · page count varint · cut · keys · map (what it adds) · items
 //! BLOB  = tree (slot, generation, tree) · class varint · seq varint · items
 //! LEAF  = see `leaf.rs`
 //! cut   = 0, or one more than the number behind which pages are gone · varint
 //! keys  = root varint · height u8 · next block varint · keys varint · bytes varint
+//! origin = tree (slot, generation, tree) · seq varint · since ms varint · steps u8: of the commit that makes a
+//!         fork, which has 2^32 added to its own tree
 //! map   = for each file: leaves varint · (slot, zigzag varint less the one before · used varint)*
 //! ```
 //! HEAD and PAGES are commits: PAGES lies on the commit before, as a DELTA does. A BLOB belongs to no
@@ -19,6 +21,7 @@ use dovehouse_wal::bytes::{Put, Reader};
 use super::block::{FILES, TreeId};
 use super::items::{Carried, decode_items};
 use super::keys::KeysRoot;
+use super::origin::Origin;
 use crate::id::{ClassId, Slot};
 use crate::record::{Header, Meta, decode_alarms, encode_alarms};
 use crate::state::Alarm;
@@ -34,10 +37,17 @@ pub(crate) struct LeafRef {
 /// The leaves of each file, in order.
 pub(crate) type Map = [Vec<LeafRef>; FILES];
 
+/// How many leaves a map has in each file.
+pub(crate) fn leaf_counts(map: &Map) -> [u32; FILES] {
+    std::array::from_fn(|file| map[file].len() as u32)
+}
+
 /// What a HEAD record says besides its header, its meta and its items.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) tree: u32,
+    /// Set by the commit that makes a fork.
+    pub(crate) origin: Option<Origin>,
     /// Pages behind this one are gone from the leaves.
     pub(crate) cut: Option<u32>,
     pub(crate) keys: KeysRoot,
@@ -114,22 +124,35 @@ fn decode_map(reader: &mut Reader<'_>) -> Option<Map> {
     Some(map)
 }
 
+/// Added to the number of a HEAD's tree.
+const HAS_ORIGIN: u64 = 1 << 32;
+
 impl Head {
     /// Appends it to a body that has the header and the meta.
     pub(crate) fn encode(&self, body: &mut Vec<u8>) {
-        body.put_varint(u64::from(self.tree));
+        let marked = if self.origin.is_some() { HAS_ORIGIN } else { 0 };
+        body.put_varint(u64::from(self.tree) | marked);
+        if let Some(origin) = &self.origin {
+            origin.encode(body);
+        }
         encode_cut(self.cut, body);
         self.keys.encode(body);
         encode_map(&self.map, body);
     }
 
     fn decode_start(reader: &mut Reader<'_>) -> Option<Head> {
-        let tree = u32::try_from(reader.varint()?).ok()?;
+        let marked = reader.varint()?;
+        let origin = match marked & HAS_ORIGIN {
+            0 => None,
+            _ => Some(Origin::decode(reader)?),
+        };
+        let tree = u32::try_from(marked & !HAS_ORIGIN).ok()?;
         let cut = decode_cut(reader)?;
         let keys = KeysRoot::decode(reader)?;
         let map = decode_map(reader)?;
         Some(Head {
             tree,
+            origin,
             cut,
             keys,
             map,

@@ -84,7 +84,7 @@ impl Inner {
             let Some((entry, leaf)) = self.dead_leaf(slot)? else {
                 continue;
             };
-            let places = leaf.places.iter().filter(|place| !place.is_none());
+            let places = leaf.places.iter().filter(|place| place.is_stored());
             let dead = places.map(|place| place.extent());
             self.index.usage.release(entry.class, dead);
             cells.push((self.index.cell(slot)?, entry.head, nobody));

@@ -212,7 +212,7 @@ impl Inner {
             Some((seq, commit)) if seq <= point.newest.seq => {
                 (seq - commit.back.min(seq), commit.time_ms > since_ms)
             }
-            _ => (point.newest.seq, self.history.keeps(class)),
+            _ => (point.newest.seq, self.history.offers(class)),
         };
         match is_there && (before == from || time_ms >= since_ms) {
             true => Ok(before),

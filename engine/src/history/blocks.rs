@@ -200,7 +200,7 @@ impl Inner {
                         let found = or_lost(self.leaf(leaf_ref.slot))?.flatten();
                         let found = found.filter(|leaf| leaf.tree == tree);
                         found.map_or_else(
-                            || Leaf::empty(tree, file, index),
+                            || self.unwritten_leaf(tree, file, index),
                             |leaf| Leaf::clone(&leaf),
                         )
                     }
@@ -230,7 +230,7 @@ impl Inner {
             .and_then(|record| Leaf::decode(&record.body))
             .map(|(_, leaf)| leaf)
             .filter(|leaf| leaf.tree == tree);
-        Ok(leaf.unwrap_or_else(|| Leaf::empty(tree, before.file, before.index)))
+        Ok(leaf.unwrap_or_else(|| self.unwritten_leaf(tree, before.file, before.index)))
     }
 
     fn tell_leaf(&self, story: &Story, leaf: &Leaf) -> Result<()> {
@@ -252,9 +252,10 @@ impl Inner {
     }
 
     fn add_block(&self, story: &Story, id: BlockId, seq: u64, place: Place) -> Result<()> {
-        let block = match place.is_none() {
-            true => Block::None,
-            false => match or_lost(self.read_block(story.tree, id, place))?.flatten() {
+        let block = match place {
+            Place::NONE => Block::None,
+            Place::ORIGIN => Block::Origin,
+            stored => match or_lost(self.read_block(story.tree, id, stored))?.flatten() {
                 Some(content) => Block::Content(content),
                 None => Block::Lost,
             },

@@ -162,17 +162,19 @@ impl History {
         Ok(())
     }
 
-    /// Lets tables go whose classes keep nothing so old.
-    fn expire(&self, fs: &dyn Fs) {
+    /// The time, if it is believed.
+    fn believed_ms(&self, fs: &dyn Fs) -> Option<u64> {
         let now = (fs.now_ms(), fs.elapsed_us());
         let then = std::mem::replace(&mut *self.clock.lock(), now);
         let passed_ms = now.1.saturating_sub(then.1) / 1000;
         if now.0.saturating_sub(then.0) > passed_ms + JUMP_MS {
             self.clock_jumped.store(true, Ordering::Relaxed);
         }
-        if self.clock_jumped.load(Ordering::Relaxed) {
-            return;
-        }
+        (!self.clock_jumped.load(Ordering::Relaxed)).then_some(now.0)
+    }
+
+    /// Lets tables go whose classes keep nothing so old.
+    fn expire(&self, now_ms: u64) {
         let kept = self.kept.read().clone();
         self.drop_where(|facts| {
             let of_classes = facts
@@ -181,14 +183,15 @@ impl History {
                 .map(|class| kept.retention(*class).ms());
             // Of one that cannot be read the classes are not known.
             let ms = of_classes.max().unwrap_or(group_ms(facts.group));
-            facts.last_ms.saturating_add(ms) <= now.0
+            facts.last_ms.saturating_add(ms) <= now_ms && !kept.is_pinned(facts)
         });
     }
 
     /// The disk has no room: the oldest table goes. Returns whether there was one.
     fn drop_oldest(&self) -> bool {
+        let kept = self.kept.read().clone();
         let mut is_first = true;
-        self.drop_where(|_| std::mem::replace(&mut is_first, false))
+        self.drop_where(|facts| !kept.is_pinned(facts) && std::mem::replace(&mut is_first, false))
     }
 
     fn drop_where(&self, is_over: impl FnMut(&Facts) -> bool) -> bool {
@@ -207,10 +210,12 @@ impl History {
     }
 
     fn thin_one(&self, now_ms: u64) -> Result<bool> {
+        let kept = self.kept.read().clone();
         self.tables.rewrite_one(
             |facts| {
                 let is_due = facts.group & (TO_BE_THINNED | THINNED) == TO_BE_THINNED;
-                is_due && facts.last_ms.saturating_add(EXACT_MS) <= now_ms
+                // What is a point of a fork's origin is not known here.
+                is_due && !kept.is_pinned(facts) && facts.last_ms.saturating_add(EXACT_MS) <= now_ms
             },
             |facts| facts.group | THINNED,
             Thinned::new,
@@ -246,11 +251,17 @@ impl History {
 impl Inner {
     /// Brings history into tables up to the durable end of the log, and lets go of what is too old.
     pub(crate) fn keep_history(&self) -> Result<()> {
+        let mut complete = self.forks_without_shares()?;
         self.follow_log()?;
         let scan = self.history.scan.lock();
+        // What is being settled in a leaf may be told as its origin's.
+        complete.retain(|fork| !scan.leaves.contains_key(&fork.tree.slot));
         self.flush_history(&scan, 0)?;
         drop(scan);
-        self.history.expire(&*self.fs);
+        if let Some(now_ms) = self.history.believed_ms(&*self.fs) {
+            self.let_origins_go(&complete, now_ms);
+            self.history.expire(now_ms);
+        }
         Ok(())
     }
 
@@ -294,12 +305,14 @@ impl Inner {
     }
 
     /// Writes what is in memory. On a full disk commits matter more than what was: the oldest history goes, and
-    /// the newest, if it takes more memory than `memory_bytes` and there is none that is older.
+    /// the newest, if it takes more memory than `memory_bytes` and there is none that is older. But not what forks
+    /// need.
     fn flush_history(&self, scan: &Scan, memory_bytes: usize) -> Result<()> {
         let history = &self.history;
         match history.flush(scan) {
             Err(error) if error.is_full() => {
-                let too_much = history.recent_bytes.load(Ordering::Relaxed) > memory_bytes;
+                let too_much = history.recent_bytes.load(Ordering::Relaxed) > memory_bytes
+                    && !history.kept.read().pins_any();
                 if !history.drop_oldest() && too_much {
                     history.lose_all(self.log.last_time_ms());
                     history.forget_recent();

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use super::read::Subject;
 use super::value::{BigBefore, Block, Undo};
-use crate::big::{BlockId, KEYS, Map, TreeId, Under};
+use crate::big::{BlockId, Carrier, KEYS, Map, Origin, TreeId, Under};
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, Slot};
-use crate::load::LoadedState;
+use crate::load::{BigChain, LoadedState};
 use crate::object::LoadedBig;
 use crate::record::apply_delta;
 use crate::slots::{Entry, Form, Place};
@@ -140,34 +140,18 @@ impl Inner {
             generation: of.generation,
             tree,
         };
-        let mut view = PastView {
-            tree,
-            seq,
-            recent: HashMap::new(),
-            cut: u32::MAX,
-            map: Map::default(),
-            now: Mutex::default(),
-        };
         let end = self
             .history
             .end_after(of, seq)?
             .filter(|end| *end <= newest.seq);
-        view.now.lock().end = end;
-        if end.is_none() {
-            let Some(chain) = self.big_chain(of.slot, &newest)? else {
-                return Ok(None);
-            };
-            view.map = chain.map;
-            for commit in chain.commits.iter().take_while(|commit| commit.seq <= seq) {
-                if let Some(cut) = commit.cut {
-                    view.cut = view.cut.min(cut);
-                    view.recent
-                        .retain(|id, _| id.file == KEYS || id.number <= cut);
-                }
-                let items = commit.items.iter().map(|item| (item.id, item.place));
-                view.recent.extend(items);
-            }
-        }
+        let chain = match end {
+            Some(_) => None,
+            None => match self.big_chain(of.slot, &newest)? {
+                None => return Ok(None),
+                chain => chain,
+            },
+        };
+        let view = PastView::new(tree, seq, end, chain);
         let before = match before {
             Some(before) => before,
             None => match self.load(of.slot, &newest)?.map(|loaded| loaded.state) {
@@ -194,13 +178,69 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The blocks that a fork shares with its origin.
+    pub(crate) fn view_of_origin(&self, origin: &Origin) -> Result<PastView> {
+        let tree = origin.tree;
+        let of = Subject {
+            slot: tree.slot,
+            generation: tree.generation,
+        };
+        let gone = |why| Error::damaged(format!("what was forked from slot {}", tree.slot), why);
+        if !self.history.was_never_lost_since(origin.since_ms) {
+            return Err(gone("history was lost"));
+        }
+        loop {
+            let newest = self.durable_entry(tree.slot)?;
+            self.follow_log()?;
+            let end = self.history.end_after(of, origin.seq)?;
+            if end.is_some() {
+                return Ok(PastView::new(tree, origin.seq, end, None));
+            }
+            let newest = newest.filter(|entry| Carrier::is_map_of(entry, tree));
+            let newest = newest.ok_or_else(|| gone("history does not tell how it ended"))?;
+            if let Some(chain) = self.big_chain(tree.slot, &newest)? {
+                return Ok(PastView::new(tree, origin.seq, None, Some(chain)));
+            }
+        }
+    }
+}
+
 fn lost(point: &Point, why: &str) -> Error {
     let what = format!("object {} at commit {}", point.id, point.seq);
     Error::damaged(what, why)
 }
 
 impl PastView {
-    fn of(&self) -> Subject {
+    /// The blocks of a map as of a commit. `chain` are the object's newest commits, if the map has not ended.
+    fn new(tree: TreeId, seq: u64, end: Option<u64>, chain: Option<BigChain>) -> Self {
+        let now = Now {
+            end,
+            ..Now::default()
+        };
+        let mut view = PastView {
+            tree,
+            seq,
+            recent: HashMap::new(),
+            cut: u32::MAX,
+            map: Map::default(),
+            now: Mutex::new(now),
+        };
+        let chain = chain.unwrap_or_default();
+        view.map = chain.map;
+        for commit in chain.commits.iter().take_while(|commit| commit.seq <= seq) {
+            if let Some(cut) = commit.cut {
+                view.cut = view.cut.min(cut);
+                view.recent
+                    .retain(|id, _| id.file == KEYS || id.number <= cut);
+            }
+            let items = commit.items.iter().map(|item| (item.id, item.place));
+            view.recent.extend(items);
+        }
+        view
+    }
+
+    pub(crate) fn of(&self) -> Subject {
         Subject {
             slot: self.tree.slot,
             generation: self.tree.generation,
@@ -209,6 +249,11 @@ impl PastView {
 
     pub(crate) fn tree(&self) -> TreeId {
         self.tree
+    }
+
+    /// The commit.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
     }
 
     /// Whether the map has ended since.
@@ -228,6 +273,7 @@ impl PastView {
                 return match found {
                     Block::None => Ok(None),
                     Block::Content(content) => Ok(Some(content)),
+                    Block::Origin => engine.block_of_origin(self.tree, id),
                     Block::Lost => {
                         Err(self.damaged(id, "it could not be read when it was replaced"))
                     }
@@ -280,21 +326,25 @@ impl PastView {
             now.leaves.insert(slot, head);
             return Ok(None);
         }
-        let Some(entry) = entry else {
-            return Ok(Some(None));
+        let leaf = match entry {
+            None => None,
+            Some(entry) => match engine.read_leaf(slot, &entry)? {
+                None => return Ok(None),
+                leaf => leaf,
+            },
         };
-        let Some(leaf) = engine.read_leaf(slot, &entry)? else {
-            return Ok(None);
-        };
-        let place = match leaf.tree == self.tree {
-            true => leaf.places[id.position()],
-            false => Place::NONE,
+        let place = match leaf.filter(|leaf| leaf.tree == self.tree) {
+            Some(leaf) => leaf.places[id.position()],
+            None => engine.unwritten_place(self.tree, id),
         };
         if place.is_none() {
             return Ok(Some(None));
         }
+        if place.is_origin() {
+            return engine.block_of_origin(self.tree, id).map(Some);
+        }
         let content = engine.read_block(self.tree, id, place)?;
-        if content.is_none() && engine.durable_entry(slot)? == Some(entry) {
+        if content.is_none() && engine.durable_entry(slot)? == entry {
             return Err(self.damaged(id, &format!("no segment has it at {}", place.lsn)));
         }
         Ok(content.map(Some))

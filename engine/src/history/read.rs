@@ -9,7 +9,7 @@ use super::tables::Range;
 use super::value::{Block, Commit};
 use crate::big::BlockId;
 use crate::error::{Error, Result};
-use crate::id::Slot;
+use crate::id::{ClassId, Slot};
 use crate::slots::SEQ_LIMIT;
 
 /// An object in one use of its slot.
@@ -79,6 +79,14 @@ impl History {
             recent: recent.into_iter().peekable(),
             stored: self.tables.range(from..=last).peekable(),
         }
+    }
+
+    /// A time, in milliseconds since 1970, that no entry of a commit after this one is older than.
+    pub(crate) fn since_ms(&self, class: ClassId, of: Subject, seq: u64) -> Result<u64> {
+        // Times grow with numbers.
+        let found = self.commits(of, seq).next().transpose()?;
+        let time_ms = found.map_or(0, |(_, commit)| commit.time_ms);
+        Ok(time_ms.max(self.complete_since(class)))
     }
 
     /// The first commit after this one that ended the object's map.

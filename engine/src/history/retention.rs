@@ -6,6 +6,8 @@ use std::time::Duration;
 use dovehouse_wal::bytes::{Put, Reader};
 
 use super::History;
+use super::tables::Facts;
+use crate::error::{Error, Result};
 use crate::id::ClassId;
 
 /// For how long superseded states are kept.
@@ -49,7 +51,12 @@ pub(super) struct Kept {
     /// Of commits after this nothing was let go of.
     since_ms: u64,
     classes: BTreeMap<ClassId, ClassKept>,
+    /// What forks need, whatever was said: of a class all that is not older. On disk the forks say it.
+    pinned: BTreeMap<ClassId, u64>,
 }
+
+/// What a class keeps that shall keep nothing, as long as a fork needs it.
+const AS_LITTLE_AS_CAN_BE: Retention = Retention::For(Duration::from_millis(1));
 
 /// What is kept of a class.
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +73,39 @@ impl Kept {
             default,
             since_ms,
             classes: BTreeMap::new(),
+            pinned: BTreeMap::new(),
         }
     }
 
-    pub(super) fn retention(&self, class: ClassId) -> Retention {
+    /// What was said of a class.
+    fn said(&self, class: ClassId) -> Retention {
         let said = self.classes.get(&class).and_then(|kept| kept.retention);
         said.unwrap_or(self.default)
+    }
+
+    /// For how long a class keeps history.
+    pub(super) fn retention(&self, class: ClassId) -> Retention {
+        match self.said(class) {
+            Retention::Off if self.pinned.contains_key(&class) => AS_LITTLE_AS_CAN_BE,
+            said => said,
+        }
+    }
+
+    /// Whether forks need what is in a table.
+    pub(super) fn is_pinned(&self, facts: &Facts) -> bool {
+        let needs = |since_ms: &u64| *since_ms <= facts.last_ms;
+        match facts.classes.is_empty() {
+            // Of one that cannot be read the classes are not known.
+            true => self.pinned.values().any(needs),
+            false => {
+                let mut classes = facts.classes.iter();
+                classes.any(|class| self.pinned.get(class).is_some_and(needs))
+            }
+        }
+    }
+
+    pub(super) fn pins_any(&self) -> bool {
+        !self.pinned.is_empty()
     }
 
     pub(super) fn is_thinned(&self, class: ClassId) -> bool {
@@ -80,7 +114,7 @@ impl Kept {
 
     pub(super) fn keeps_any(&self) -> bool {
         let said = |kept: &ClassKept| kept.retention.is_some_and(|said| said != Retention::Off);
-        self.default != Retention::Off || self.classes.values().any(said)
+        self.default != Retention::Off || self.pins_any() || self.classes.values().any(said)
     }
 
     fn complete_since(&self, class: ClassId) -> u64 {
@@ -141,13 +175,42 @@ impl Kept {
 }
 
 impl History {
+    /// What was said of a class.
     pub(crate) fn retention(&self, class: ClassId) -> Retention {
+        self.kept.read().said(class)
+    }
+
+    /// For how long a class keeps history now: forks may need it.
+    pub(crate) fn retention_now(&self, class: ClassId) -> Retention {
         self.kept.read().retention(class)
+    }
+
+    /// What forks need from now on: of each class what is not older than this.
+    pub(crate) fn pin(&self, pinned: BTreeMap<ClassId, u64>) {
+        self.kept.write().pinned = pinned;
+    }
+
+    /// What a class's history had of commits until then is not to be asked for any more.
+    pub(crate) fn let_go(&self, class: ClassId, until_ms: u64) {
+        self.kept.write().let_go(class, until_ms);
+    }
+
+    /// Whether nothing that commits after this had replaced was lost, of any class.
+    pub(super) fn was_never_lost_since(&self, time_ms: u64) -> bool {
+        time_ms >= self.kept.read().since_ms
+    }
+
+    /// Fails if something was let go of that is newer, or as old.
+    pub(crate) fn has_all_since(&self, class: ClassId, time_ms: u64) -> Result<()> {
+        match self.offers(class) && time_ms >= self.complete_since(class) {
+            true => Ok(()),
+            false => Err(Error::damaged("history", "it was let go of meanwhile")),
+        }
     }
 
     pub(crate) fn set_retention(&self, class: ClassId, retention: Retention, now_ms: u64) {
         let mut kept = self.kept.write();
-        let before = kept.retention(class);
+        let before = kept.said(class);
         kept.class(class).retention = Some(retention);
         if before == Retention::Off || retention == Retention::Off {
             kept.let_go(class, now_ms);
@@ -164,6 +227,11 @@ impl History {
 
     /// Whether anything of a class is kept.
     pub(crate) fn keeps(&self, class: ClassId) -> bool {
+        self.retention_now(class) != Retention::Off
+    }
+
+    /// Whether anything of a class is kept for those who ask.
+    pub(crate) fn offers(&self, class: ClassId) -> bool {
         self.retention(class) != Retention::Off
     }
 
@@ -178,7 +246,7 @@ impl History {
 
     /// Whether what was before a commit of this time is there.
     pub(super) fn is_complete_since(&self, class: ClassId, time_ms: u64) -> bool {
-        self.keeps(class) && time_ms > self.complete_since(class)
+        self.offers(class) && time_ms > self.complete_since(class)
     }
 
     /// A commit of a class was not noted: should the class keep history one day, that will not reach back over it.

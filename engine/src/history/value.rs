@@ -10,6 +10,7 @@
 //! block     = 0                                   there was none
 //!           | 1 · content
 //!           | 2                                   what was before is lost
+//!           | 3                                   a fork: that of its origin
 //! ```
 //! *Commits back* is 1 unless commits before it were thinned out: what the undo leads to.
 
@@ -59,6 +60,8 @@ pub(crate) enum Block {
     None,
     Content(Arc<[u8]>),
     Lost,
+    /// The fork had not written it: it was its origin's.
+    Origin,
 }
 
 mod tag {
@@ -71,6 +74,7 @@ mod tag {
     pub(super) const NO_BLOCK: u8 = 0;
     pub(super) const BLOCK: u8 = 1;
     pub(super) const LOST_BLOCK: u8 = 2;
+    pub(super) const BLOCK_OF_ORIGIN: u8 = 3;
 }
 
 impl Commit {
@@ -162,6 +166,7 @@ impl Block {
                 out
             }
             Block::Lost => vec![tag::LOST_BLOCK],
+            Block::Origin => vec![tag::BLOCK_OF_ORIGIN],
         }
     }
 
@@ -172,6 +177,7 @@ impl Block {
             tag::NO_BLOCK => Block::None,
             tag::BLOCK => Block::Content(content.into()),
             tag::LOST_BLOCK => Block::Lost,
+            tag::BLOCK_OF_ORIGIN => Block::Origin,
             _ => return None,
         })
     }
@@ -218,7 +224,8 @@ mod tests {
                 assert_ne!(Commit::decode(&bytes[..len]), Some(commit.clone()));
             }
         }
-        for block in [Block::None, Block::Content(vec![1; 9].into()), Block::Lost] {
+        let content = Block::Content(vec![1; 9].into());
+        for block in [Block::None, content, Block::Lost, Block::Origin] {
             assert_eq!(Block::decode(&block.encode()), Some(block));
         }
         assert_eq!(Block::decode(&[]), None);

@@ -51,7 +51,7 @@ impl Object {
     }
 
     /// The tree that the open transaction will be in.
-    fn next_tree(&mut self) -> Result<TreeId> {
+    pub(super) fn next_tree(&mut self) -> Result<TreeId> {
         if self.cell.is_none() {
             self.new_cell()?;
         }

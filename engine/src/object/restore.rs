@@ -1,12 +1,8 @@
-//! Restoring an object to what it was, and making another of it.
-
-use dovehouse_wal::Ticket;
+//! Restoring an object to what it was.
 
 use super::{Content, LoadedBig, Object};
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::{Bookmark, PastView, Subject};
-use crate::id::ObjectId;
 use crate::kv::List;
 use crate::load::LoadedState;
 use crate::state::State;
@@ -113,7 +109,8 @@ impl Object {
         self.copy_from(past)
     }
 
-    fn copy_from(&mut self, past: &Object) -> Result<()> {
+    /// Keys and pages.
+    pub(super) fn copy_from(&mut self, past: &Object) -> Result<()> {
         for listed in past.list(&List::all()) {
             let (key, value) = listed?;
             self.put(&key, &value)?;
@@ -135,45 +132,4 @@ impl Object {
 /// The view of a big object as it was.
 fn view_of(past: &LoadedBig) -> &PastView {
     past.under.past.as_ref().expect("it is of the past")
-}
-
-impl Engine {
-    /// Makes another object of what one was at a bookmark: keys, pages, and alarms too if `with_alarms` is set.
-    /// One commit. The new one is of the same class, must have no state, and has a history of its own.
-    ///
-    /// Fails with [`Error::NotEmpty`] if the object is there already; otherwise as [`Engine::past`] and
-    /// [`Object::commit`] do.
-    pub fn fork(
-        &self,
-        id: &ObjectId,
-        bookmark: &Bookmark,
-        to: ObjectId,
-        with_alarms: bool,
-    ) -> Result<Option<Ticket>> {
-        self.fork_named(id, bookmark, to, None, with_alarms)
-    }
-
-    /// The same, with a name to keep with the new object.
-    pub fn fork_named(
-        &self,
-        id: &ObjectId,
-        bookmark: &Bookmark,
-        to: ObjectId,
-        name: Option<&str>,
-        with_alarms: bool,
-    ) -> Result<Option<Ticket>> {
-        let past = self.past(id, bookmark)?;
-        let mut fork = self.wake(past.class(), to)?;
-        if !fork.is_empty() {
-            return Err(Error::NotEmpty { id: to });
-        }
-        if let Some(name) = name {
-            fork.set_name(name);
-        }
-        fork.copy_from(&past)?;
-        if with_alarms {
-            fork.set_alarms(past.alarms().to_vec());
-        }
-        fork.commit()
-    }
 }

@@ -35,7 +35,7 @@ const SIZES: [Size; 3] = [
     Size {
         name: "1mb",
         pages: (1 << 20) / PAGE_BYTES as u32,
-        commits: &[10, 10_000, 100_000],
+        commits: &[10, 10_000, 1_000_000],
         looks: 1000,
         restores: 50,
         forks: 50,
@@ -43,10 +43,10 @@ const SIZES: [Size; 3] = [
     Size {
         name: "1gb",
         pages: (1 << 30) / PAGE_BYTES as u32,
-        commits: &[10, 10_000, 100_000],
+        commits: &[10, 10_000, 1_000_000],
         looks: 200,
         restores: 5,
-        forks: 2,
+        forks: 50,
     },
 ];
 

@@ -1,4 +1,5 @@
-//! A commit each second on one object of about a KB, for thirty days: of a clock that each commit moves.
+//! A commit each second on one object of about a KB, for thirty days: of a clock that each commit moves. With its
+//! history kept exactly, and thinned out.
 
 use std::io;
 use std::path::Path;
@@ -21,14 +22,20 @@ pub(super) const KEYS: usize = 9;
 const START_MS: u64 = 1_700_000_000_000;
 
 pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
+    month(run, "month", false)?;
+    month(run, "thinned_month", true)
+}
+
+fn month(run: &mut Run, name: &str, is_thinned: bool) -> Result<(), Failure> {
     let days = if run.quick { QUICK_DAYS } else { DAYS };
-    let dir = run.dir.join("month");
+    let dir = run.dir.join(name);
     let fs = Arc::new(FastFs::default());
     let engine = Engine::builder(&dir)
         .fs(fs.clone())
         .without_threads()
         .open()?;
     let class = engine.class("Bench")?;
+    engine.set_thinning(class, is_thinned)?;
     let mut object = engine.wake(class, content::id(run.seed, 0))?;
     let mut rng = fastrand::Rng::with_seed(run.seed);
     for entry in 0..KEYS {
@@ -50,10 +57,10 @@ pub(super) fn run(run: &mut Run) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     let commits = days * 24 * HOUR_SECONDS;
-    sizes::note(run, &engine, &before, "month", commits)?;
+    sizes::note(run, &engine, &before, name, commits)?;
     let stats = engine.stats().history;
-    run.note("month_history_bytes", stats.table_bytes);
-    run.note("month_tables", stats.tables);
+    run.note(&format!("{name}_history_bytes"), stats.table_bytes);
+    run.note(&format!("{name}_tables"), stats.tables);
     drop(object);
     engine.close()?;
     drop(engine);
