@@ -9,7 +9,9 @@ mod common;
 mod alarms;
 mod examples;
 mod identity;
+mod kit;
 mod lifecycle;
 mod locations;
+mod tally;
 
 use common::{START_MS, Setup, eventually};
