@@ -3,9 +3,6 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod alarms;
 mod examples;
 mod identity;
@@ -13,5 +10,3 @@ mod kit;
 mod lifecycle;
 mod locations;
 mod tally;
-
-use common::{START_MS, Setup, eventually};
