@@ -215,20 +215,26 @@ impl<T: Object> Actor<T> {
         Ok(acted)
     }
 
-    /// Runs the alarm handler, if an alarm is still due. An error means that how it ended is not noted in the
-    /// object.
-    pub(crate) async fn fire(&self, place: Place) -> Result<(), CallError> {
+    /// Runs the alarm handler, if there still is an alarm for this time or before it. Returns how the handler
+    /// ended. An error means that this is not noted in the object.
+    pub(crate) async fn fire(
+        &self,
+        place: Place,
+        until_ms: u64,
+    ) -> Result<Option<Result<(), CallError>>, CallError> {
         let core = self.core.clone();
         self.exclusive(place, async move |instance: &mut T, ctx: &Ctx| {
-            let Some(alarm) = alarms::begin(&core).map_err(CallError::of)? else { return Ok(()) };
+            let begun = alarms::begin(&core, until_ms).map_err(CallError::of)?;
+            let Some(alarm) = begun else { return Ok(None) };
             let outcome = alarms::within_limit(&core, instance.alarm(ctx, alarm)).await;
             if let Err(error) = &outcome {
                 tracing::warn!(object = %ctx.id(), class = T::CLASS, "its alarm handler failed: {error}");
             }
-            match core.broken() {
-                Some(_) => outcome,
-                None => alarms::end(&core, outcome.is_ok()).map_err(CallError::of),
+            if core.broken().is_some() {
+                return outcome.map(|()| None);
             }
+            alarms::end(&core, outcome.is_ok()).map_err(CallError::of)?;
+            Ok(Some(outcome))
         })
         .await
     }

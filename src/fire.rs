@@ -1,8 +1,9 @@
-//! The event of an alarm that is due, and what is done when its handler could not note how it ended.
+//! The event of an alarm that fires, and what is done when its handler could not note how it ended.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::access::Mode;
@@ -14,18 +15,38 @@ use crate::object::Object;
 use crate::scheduler::{Outcome, Place};
 use crate::shard::{Event, Shard};
 
-/// An alarm that is due.
+/// An alarm that fires.
 pub(crate) struct Fire<T> {
     address: Address,
-    place: Place,
+    cause: Cause,
     class: PhantomData<fn() -> T>,
+}
+
+/// Why it fires, and who hears how it ended.
+enum Cause {
+    /// It is due, as the scheduler has found at this place.
+    Due(Place),
+    /// A test wants it now. It hears whether there was one, and what the handler's error was.
+    Asked(oneshot::Sender<Result<bool, CallError>>),
 }
 
 impl<T: Object> Fire<T> {
     pub(crate) fn event(address: Address, place: Place) -> Box<dyn Event> {
+        Self::caused_by(Cause::Due(place), address)
+    }
+
+    /// The event for a test: the object's earliest alarm fires, due or not.
+    pub(crate) fn asked(
+        address: Address,
+        reply: oneshot::Sender<Result<bool, CallError>>,
+    ) -> Box<dyn Event> {
+        Self::caused_by(Cause::Asked(reply), address)
+    }
+
+    fn caused_by(cause: Cause, address: Address) -> Box<dyn Event> {
         Box::new(Fire {
             address,
-            place,
+            cause,
             class: PhantomData::<fn() -> T>,
         })
     }
@@ -40,11 +61,20 @@ impl<T: Object> Event for Fire<T> {
         self.address.class.meters.alarms.increment(1);
         let shard = shard.clone();
         spawn_local(async move {
-            let fired = actor.fire(place).await;
+            let until_ms = match &self.cause {
+                Cause::Due(_) => shard.clock.now_ms(),
+                Cause::Asked(_) => u64::MAX,
+            };
+            let fired = actor.fire(place, until_ms).await;
             actor.core.finish();
             let mut settled = actor.core.clone();
+            let handled = match &fired {
+                Ok(None) => Ok(false),
+                Ok(Some(outcome)) => outcome.clone().map(|()| true),
+                Err(error) => Err(error.clone()),
+            };
             let outcome = match fired {
-                Ok(()) => Outcome::Noted,
+                Ok(_) => Outcome::Noted,
                 // The store failed, not the handler.
                 Err(CallError::Reset(_)) => Outcome::Unnoted,
                 Err(_) if actor.core.broken().is_none() => Outcome::Unnoted,
@@ -54,11 +84,14 @@ impl<T: Object> Event for Fire<T> {
                     outcome
                 }
             };
-            let (house, place) = (shard.house.clone(), self.place);
-            settled.emit(Box::new(move || {
-                if let Some(house) = house.upgrade() {
-                    let (now_ms, random) = (shard.clock.now_ms(), shard.engine.random_u64());
-                    house.alarms.done(place, outcome, now_ms, random);
+            let house = shard.house.clone();
+            settled.emit(Box::new(move || match self.cause {
+                Cause::Asked(reply) => drop(reply.send(handled)),
+                Cause::Due(place) => {
+                    if let Some(house) = house.upgrade() {
+                        let (now_ms, random) = (shard.clock.now_ms(), shard.engine.random_u64());
+                        house.alarms.done(place, outcome, now_ms, random);
+                    }
                 }
             }));
         });

@@ -371,16 +371,33 @@ impl Dovehouse {
 
     /// How many objects are in memory.
     pub async fn awake(&self) -> Result<usize> {
+        self.sum(Notice::Count).await
+    }
+
+    /// Asks every shard for a number.
+    pub(crate) async fn sum(&self, ask: fn(oneshot::Sender<usize>) -> Notice) -> Result<usize> {
         let mut total = 0;
         for shard in &self.inner.shards {
             let (count, counted) = oneshot::channel();
-            shard
-                .notices
-                .send(Notice::Count(count))
-                .map_err(|_| Error::Closed)?;
+            let asked = shard.notices.send(ask(count));
+            asked.map_err(|_| Error::Closed)?;
             total += counted.await.map_err(|_| Error::Closed)?;
         }
         Ok(total)
+    }
+
+    /// Ends the house at once, as a crash does: nothing is finished, and calls fail.
+    pub(crate) fn stop(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        for shard in &self.inner.shards {
+            // It may have ended already.
+            let _ = shard.notices.send(Notice::Stop);
+        }
+    }
+
+    /// Whether an alarm is due that the scheduler has not handled, and is about to.
+    pub(crate) fn has_due_alarm(&self, now_ms: u64) -> Result<bool> {
+        self.inner.has_due_alarm(now_ms)
     }
 
     /// The engine, for looking at the store.

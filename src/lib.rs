@@ -7,7 +7,7 @@
 //! share one log on one disk.
 //!
 //! See [`Dovehouse`] for a first example, `docs/architecture.md` for how it works, and
-//! `docs/durability.md` for what an acknowledgement means.
+//! `docs/durability.md` for what an acknowledgement means. [`testing`] is for tests of your own classes.
 //!
 //! This crate does **not** know bytes on disk: those are the engine's.
 
@@ -57,6 +57,7 @@ mod stream;
 mod stub;
 mod sweep;
 mod sync;
+pub mod testing;
 mod time_travel;
 mod transaction;
 mod transfer;
@@ -113,3 +114,7 @@ struct ReadMe;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/http.md")]
 struct HttpPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-objects.md")]
+struct TestingPage;

@@ -174,6 +174,23 @@ impl Inner {
         Ok(next_ms.map(|next_ms| next_ms.max(now_ms + 1)))
     }
 
+    /// Whether an alarm is due that is not put off, and not of a class that nobody has asked for.
+    pub(crate) fn has_due_alarm(&self, now_ms: u64) -> Result<bool> {
+        for (store, engine) in self.engines() {
+            let passed_over = {
+                let state = self.alarms.state.lock();
+                state.held.len() + state.unclaimed.len()
+            };
+            let found = engine.slots_due_until(now_ms, passed_over + 1)?;
+            let state = self.alarms.state.lock();
+            let mut places = found.into_iter().map(|(_, slot)| (store, slot));
+            if places.any(|place| state.running.contains(&place) || !state.knows(&place, now_ms)) {
+                return Ok(true);
+            }
+        }
+        Ok(!self.alarms.state.lock().running.is_empty())
+    }
+
     /// Sends an object its due alarm, unless it is known already. Returns `false` if too many are under way.
     fn fire_slot(self: &Arc<Self>, place: Place, now_ms: u64) -> bool {
         {

@@ -34,10 +34,16 @@ pub(crate) enum Notice {
     Event(Box<dyn Event>),
     /// Put an object to sleep if nothing goes on in it. Tells whether it is asleep.
     Evict(RawId, oneshot::Sender<bool>),
+    /// Put all objects to sleep that nothing goes on in. Tells how many stay awake.
+    EvictAll(oneshot::Sender<usize>),
+    /// Reset all objects. Tells how many were awake.
+    ResetAll(oneshot::Sender<usize>),
     /// How many objects are awake?
     Count(oneshot::Sender<usize>),
     /// Finish what is under way and end.
     Close(oneshot::Sender<()>),
+    /// End at once.
+    Stop,
 }
 
 pub(crate) struct Shard {
@@ -137,12 +143,15 @@ impl Shard {
             match notice {
                 Notice::Event(event) => event.deliver(&self),
                 Notice::Evict(id, done) => drop(done.send(self.evict(&id))),
+                Notice::EvictAll(left) => drop(left.send(self.evict_all())),
+                Notice::ResetAll(count) => drop(count.send(self.reset_all(TEST_ABORTS))),
                 Notice::Count(count) => drop(count.send(self.actors.borrow().len())),
                 Notice::Close(done) => {
                     self.close().await;
                     let _ = done.send(());
                     break;
                 }
+                Notice::Stop => break,
             }
         }
         gate.abort();
@@ -229,17 +238,19 @@ impl Shard {
         }
     }
 
-    /// The log has stopped: whatever is in memory may be more than what is on the disk.
-    fn reset_all(&self, cause: &str) {
+    /// Drops all objects from memory, whatever goes on in them, and returns how many those are: the log has
+    /// stopped, so that what is in memory may be more than what is on the disk, or a test wants it.
+    fn reset_all(&self, cause: &str) -> usize {
         let all: Vec<_> = self
             .actors
             .borrow()
             .values()
             .map(|actor| actor.core().clone())
             .collect();
-        for core in all {
+        for core in &all {
             core.reset(CallError::Reset(cause.to_owned()));
         }
+        all.len()
     }
 
     /// Evicts idle objects, now and then.
@@ -302,6 +313,12 @@ impl Shard {
         self.put_to_sleep(id, Core::is_idle)
     }
 
+    /// Drops all objects from memory that nothing goes on in. Returns how many stay.
+    fn evict_all(self: &Rc<Self>) -> usize {
+        let ids: Vec<RawId> = self.actors.borrow().keys().copied().collect();
+        ids.iter().filter(|id| !self.evict(id)).count()
+    }
+
     fn put_to_sleep(self: &Rc<Self>, id: &RawId, may: impl FnOnce(&Core) -> bool) -> bool {
         let Some(actor) = self.actors.borrow().get(id).cloned() else {
             return true;
@@ -343,5 +360,7 @@ impl Shard {
     }
 }
 
+/// Why [`TestHouse::abort_all`](crate::testing::TestHouse::abort_all) resets objects.
+const TEST_ABORTS: &str = "a test aborted all objects";
 /// How long a closing house waits for handlers that run.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);

@@ -50,6 +50,13 @@ impl<T> Clone for Stub<T> {
     }
 }
 
+/// What the stubs that [`#[dovehouse::object]`](crate::object) makes are, too.
+impl<T> AsRef<Stub<T>> for Stub<T> {
+    fn as_ref(&self) -> &Stub<T> {
+        self
+    }
+}
+
 impl<T> fmt::Debug for Stub<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:?}", self.address.class.name, self.address.id)

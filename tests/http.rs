@@ -4,9 +4,7 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use std::sync::Arc;
-
-use dovehouse::engine::wal::sim::{Failure, Fault, Operation, SimFs};
+use dovehouse::testing::{TestHouse, eventually};
 use dovehouse::{
     Body, BodyError, CallError, ClientEnd, Ctx, Dovehouse, Local, Message, Request, Response,
     Result, Server, WebSocket, http,
@@ -145,20 +143,13 @@ impl Mute {
     }
 }
 
-fn open() -> (Dovehouse, SimFs) {
-    let disk = SimFs::new(7);
-    let builder = Dovehouse::builder("store").fs(Arc::new(disk.clone()));
-    let house = builder.segment_bytes(1 << 20).shards(2).open().unwrap();
-    (house, disk)
-}
-
 fn get(path: &str) -> http::Request<Body> {
     http::Request::get(path).body(Body::empty()).unwrap()
 }
 
 #[tokio::test]
 async fn a_request_reaches_its_object_and_the_response_its_caller_as_they_are() {
-    let (house, _) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("a");
     let response = page.fetch(get("/teapot?x=1")).await.unwrap();
     assert_eq!(response.status(), 418);
@@ -217,7 +208,7 @@ fn channel_body() -> (mpsc::UnboundedSender<&'static str>, axum::body::Body) {
 
 #[tokio::test]
 async fn bodies_stream_both_ways_and_from_object_to_object() {
-    let (house, _) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("a");
     for path in ["/echo", "/proxy"] {
         let (pieces, body) = channel_body();
@@ -235,7 +226,7 @@ async fn bodies_stream_both_ways_and_from_object_to_object() {
 
 #[tokio::test]
 async fn each_piece_of_a_response_is_kept_before_it_is_shown() {
-    let (house, disk) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("a");
     let (pieces, receiver) = mpsc::unbounded_channel();
     page.set_pieces(Local(receiver)).await.unwrap();
@@ -244,13 +235,7 @@ async fn each_piece_of_a_response_is_kept_before_it_is_shown() {
     assert_eq!(body.chunk().await.unwrap().unwrap(), "durable");
     assert_eq!(page.piece().await.unwrap().unwrap(), b"durable");
 
-    disk.inject(Fault {
-        operation: Operation::Write,
-        name: "segment",
-        after: 0,
-        failure: Failure::Eio,
-        lasting: true,
-    });
+    house.disk().fail_commits();
     pieces.send("lost").unwrap();
     let error = body.chunk().await.unwrap().unwrap_err();
     assert!(matches!(error, BodyError::Failed(_)), "{error}");
@@ -259,7 +244,7 @@ async fn each_piece_of_a_response_is_kept_before_it_is_shown() {
 
 #[tokio::test]
 async fn a_body_whose_object_panics_is_cut_off_and_one_that_nobody_reads_is_dropped() {
-    let (house, _) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("a");
     let mut body = page.fetch(get("/panics")).await.unwrap().into_body();
     assert_eq!(body.chunk().await.unwrap().unwrap(), "begins");
@@ -272,14 +257,12 @@ async fn a_body_whose_object_panics_is_cut_off_and_one_that_nobody_reads_is_drop
     assert!(!sleeps, "it is awake as long as its response is under way");
     drop(body);
     pieces.closed().await;
-    while !house.evict(page.id()).await.unwrap() {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || house.evict(page.id()).await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_web_socket_within_the_process_is_one_like_others() {
-    let (house, _) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("a");
     let mut response = page.fetch(get("/talk")).await.unwrap();
     assert_eq!(response.status(), 101);
@@ -339,9 +322,12 @@ async fn ask(address: &str, request: &str) -> String {
 
 #[tokio::test]
 async fn the_server_answers_and_ends_gracefully() {
-    let (house, _) = open();
+    let house = TestHouse::new();
     let page = house.namespace::<Page>().unwrap().get_by_name("front");
-    let served = serve(house, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let served = serve(
+        house.dovehouse(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
     let close = "host: x\r\nconnection: close\r\n";
     let long = "x".repeat(100_000);
     let post = format!("POST /echo HTTP/1.1\r\n{close}content-length: 100000\r\n\r\n{long}");

@@ -3,21 +3,9 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use dovehouse::engine::wal::sim::{Failure, Fault, Operation};
-use dovehouse::{AlarmInfo, CallError, Clock, Ctx, Dovehouse, List, Local, Namespace, Result};
+use dovehouse::testing::{START_MS, TestHouse, eventually};
+use dovehouse::{AlarmInfo, CallError, Ctx, List, Local, Result};
 use tokio::sync::{mpsc, oneshot};
-
-mod common;
-
-use common::{START_MS, Setup, eventually};
-
-impl Setup {
-    fn tests(&self) -> (Dovehouse, Namespace<Test>) {
-        let house = self.open();
-        let tests = house.namespace::<Test>().unwrap();
-        (house, tests)
-    }
-}
 
 struct Test {
     /// In memory only.
@@ -145,15 +133,16 @@ impl Test {
 
 #[tokio::test]
 async fn what_a_call_acknowledged_survives_a_power_cut() {
-    let setup = Setup::new(1);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(1);
+    let tests = house.namespace::<Test>().unwrap();
     tests
         .get_by_name("a")
         .put("key".into(), "value".into())
         .await
         .unwrap();
 
-    let (house, tests) = setup.after_power_loss().tests();
+    let house = house.crash();
+    let tests = house.namespace::<Test>().unwrap();
     assert_eq!(
         tests
             .get_by_name("a")
@@ -168,17 +157,11 @@ async fn what_a_call_acknowledged_survives_a_power_cut() {
 
 #[tokio::test]
 async fn a_call_whose_write_fails_is_never_acknowledged_and_the_object_forgets_it() {
-    let setup = Setup::new(2);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(2);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     stub.put("key".into(), "old".into()).await.unwrap();
-    setup.disk.inject(Fault {
-        operation: Operation::Write,
-        name: "segment",
-        after: 0,
-        failure: Failure::Eio,
-        lasting: true,
-    });
+    house.disk().fail_commits();
     let error = stub.put("key".into(), "new".into()).await.unwrap_err();
     assert!(matches!(error, CallError::Reset(_)), "{error}");
     let stub = stub.fresh();
@@ -193,8 +176,8 @@ async fn a_call_whose_write_fails_is_never_acknowledged_and_the_object_forgets_i
 
 #[tokio::test]
 async fn an_error_keeps_the_turns_writes_and_a_panic_undoes_them_and_resets_the_object() {
-    let setup = Setup::new(3);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(3);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     assert_eq!(stub.see().await.unwrap(), 1);
     let error = stub.fail_after_put("kept".into()).await.unwrap_err();
@@ -224,8 +207,8 @@ async fn an_error_keeps_the_turns_writes_and_a_panic_undoes_them_and_resets_the_
 
 #[tokio::test]
 async fn a_handler_with_mut_self_runs_alone_and_sharers_interleave() {
-    let setup = Setup::new(4);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(4);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     let (running, mut marks) = mpsc::unbounded_channel();
 
@@ -263,8 +246,8 @@ async fn a_handler_with_mut_self_runs_alone_and_sharers_interleave() {
 
 #[tokio::test]
 async fn calls_through_one_stub_arrive_in_order() {
-    let setup = Setup::new(5);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(5);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     let (running, mut marks) = mpsc::unbounded_channel();
     let calls = (0..50).map(|number| {
@@ -285,8 +268,8 @@ async fn calls_through_one_stub_arrive_in_order() {
 
 #[tokio::test]
 async fn a_call_that_comes_back_to_a_waiting_object_fails_instead_of_hanging() {
-    let setup = Setup::new(6);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(6);
+    let tests = house.namespace::<Test>().unwrap();
     let error = tests
         .get_by_name("a")
         .there_and_back("b".into())
@@ -306,8 +289,8 @@ async fn a_call_that_comes_back_to_a_waiting_object_fails_instead_of_hanging() {
 
 #[tokio::test]
 async fn an_evicted_object_forgets_its_memory_and_keeps_its_storage() {
-    let setup = Setup::new(7);
-    let (house, tests) = setup.tests();
+    let house = TestHouse::with_seed(7);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     stub.put("key".into(), "value".into()).await.unwrap();
     assert_eq!(stub.see().await.unwrap(), 1);
@@ -323,8 +306,8 @@ async fn an_evicted_object_forgets_its_memory_and_keeps_its_storage() {
 
 #[tokio::test]
 async fn an_idle_object_falls_asleep_and_a_busy_one_does_not() {
-    let setup = Setup::new(8);
-    let (house, tests) = setup.tests();
+    let house = TestHouse::with_seed(8);
+    let tests = house.namespace::<Test>().unwrap();
     tests.get_by_name("idle").see().await.unwrap();
     let (running, mut marks) = mpsc::unbounded_channel();
     let (go, gate) = oneshot::channel();
@@ -334,7 +317,7 @@ async fn an_idle_object_falls_asleep_and_a_busy_one_does_not() {
         async move { busy.wait_alone(running.into(), gate.into()).await }
     });
     assert_eq!(marks.recv().await, Some(1));
-    setup.clock.advance(60_000);
+    house.advance(60_000);
     eventually(async || house.awake().await.unwrap() == 1).await;
     assert!(!house.evict(busy.id()).await.unwrap());
     go.send(()).unwrap();
@@ -342,16 +325,16 @@ async fn an_idle_object_falls_asleep_and_a_busy_one_does_not() {
 
 #[tokio::test]
 async fn storage_belongs_to_the_objects_own_turns() {
-    let setup = Setup::new(10);
-    let (_house, tests) = setup.tests();
+    let house = TestHouse::with_seed(10);
+    let tests = house.namespace::<Test>().unwrap();
     assert!(tests.get_by_name("a").stray().await.unwrap());
     assert!(tests.get_by_name("a").keys().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn names_are_kept_ids_are_checked_and_delete_all_leaves_nothing() {
-    let setup = Setup::new(11);
-    let (house, tests) = setup.tests();
+    let house = TestHouse::with_seed(11);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("lobby");
     stub.put("key".into(), "value".into()).await.unwrap();
     assert!(house.evict(stub.id()).await.unwrap());
@@ -367,20 +350,22 @@ async fn names_are_kept_ids_are_checked_and_delete_all_leaves_nothing() {
 
     stub.delete_all().await.unwrap();
     assert!(stub.keys().await.unwrap().is_empty());
-    let (_house, tests) = setup.after_power_loss().tests();
+    let house = house.crash();
+    let tests = house.namespace::<Test>().unwrap();
     assert!(tests.get_by_name("lobby").keys().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_closed_house_says_so() {
-    let setup = Setup::new(12);
-    let (house, tests) = setup.tests();
+    let house = TestHouse::with_seed(12);
+    let tests = house.namespace::<Test>().unwrap();
     let stub = tests.get_by_name("a");
     stub.put("key".into(), "value".into()).await.unwrap();
-    house.close().await.unwrap();
+    house.dovehouse().close().await.unwrap();
     assert!(matches!(stub.see().await, Err(CallError::Closed)));
 
-    let (_house, tests) = setup.tests();
+    let house = house.on(house.disk().clone());
+    let tests = house.namespace::<Test>().unwrap();
     assert_eq!(
         tests
             .get_by_name("a")
@@ -445,8 +430,7 @@ impl Sleeper {
 
 #[tokio::test]
 async fn an_alarm_fires_after_a_power_cut_once_its_time_has_come() {
-    let setup = Setup::new(20);
-    let house = setup.open();
+    let house = TestHouse::with_seed(20);
     let sleepers = house.namespace::<Sleeper>().unwrap();
     sleepers
         .get_by_name("early")
@@ -459,10 +443,9 @@ async fn an_alarm_fires_after_a_power_cut_once_its_time_has_come() {
         .await
         .unwrap();
 
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let sleepers = house.namespace::<Sleeper>().unwrap();
-    setup.clock.advance(4_999);
+    house.advance(4_999);
     assert!(
         sleepers
             .get_by_name("early")
@@ -472,7 +455,7 @@ async fn an_alarm_fires_after_a_power_cut_once_its_time_has_come() {
             .is_empty(),
         "never early"
     );
-    setup.clock.advance(1);
+    house.advance(1);
     let early = sleepers.get_by_name("early");
     eventually(async || early.fired().await.unwrap() == ["early 5000 0"]).await;
     assert_eq!(early.pending().await.unwrap(), None, "it is done");
@@ -480,15 +463,14 @@ async fn an_alarm_fires_after_a_power_cut_once_its_time_has_come() {
         sleepers.get_by_name("late").pending().await.unwrap(),
         Some(START_MS + 60_000)
     );
-    setup.clock.advance(60_000);
+    house.advance(60_000);
     eventually(async || sleepers.get_by_name("late").fired().await.unwrap() == ["late 60000 0"])
         .await;
 }
 
 #[tokio::test]
 async fn an_alarm_that_is_set_while_others_wait_is_not_overslept() {
-    let setup = Setup::new(21);
-    let house = setup.open();
+    let house = TestHouse::with_seed(21);
     let sleepers = house.namespace::<Sleeper>().unwrap();
     sleepers
         .get_by_name("late")
@@ -507,7 +489,7 @@ async fn an_alarm_that_is_set_while_others_wait_is_not_overslept() {
         .unwrap();
     let past = sleepers.get_by_name("past");
     eventually(async || past.pending().await.unwrap().is_none()).await;
-    setup.clock.advance(1_000);
+    house.advance(1_000);
     eventually(async || sleepers.get_by_name("soon").fired().await.unwrap().len() == 1).await;
     assert!(
         sleepers
@@ -522,17 +504,16 @@ async fn an_alarm_that_is_set_while_others_wait_is_not_overslept() {
 #[tokio::test]
 async fn a_failing_alarm_is_tried_again_later_and_given_up_after_six_retries() {
     for failures in [2, 50, 100] {
-        let setup = Setup::new(22);
-        let house = setup.open();
+        let house = TestHouse::with_seed(22);
         let sleeper = house.namespace::<Sleeper>().unwrap().get_by_name("a");
         sleeper.set(START_MS + 1_000, failures).await.unwrap();
-        setup.clock.advance(1_000);
+        house.advance(1_000);
         let (expected, mut tries) = (if failures == 2 { 3 } else { 7 }, 0);
         loop {
             tries += 1;
             // A panic undoes what the handler wrote, so that only the retry shows it.
             let handled = async || match sleeper.fresh().pending().await {
-                Ok(Some(due_ms)) => due_ms > setup.clock.now_ms(),
+                Ok(Some(due_ms)) => due_ms > house.now_ms(),
                 Ok(None) => true,
                 Err(_) => false,
             };
@@ -540,13 +521,13 @@ async fn a_failing_alarm_is_tried_again_later_and_given_up_after_six_retries() {
             let Some(due_ms) = sleeper.fresh().pending().await.unwrap() else {
                 break;
             };
-            let wait = due_ms - setup.clock.now_ms();
+            let wait = due_ms - house.now_ms();
             let base = 2_000 << (tries - 1);
             assert!(
                 (base..=base + base / 4).contains(&wait),
                 "try {tries} after {wait} ms"
             );
-            setup.clock.advance(wait);
+            house.advance(wait);
         }
         assert_eq!(tries, expected, "with {failures} failures");
         if failures < 100 {

@@ -3,20 +3,8 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use std::sync::Arc;
-
-use dovehouse::engine::wal::sim::SimFs;
-use dovehouse::{Builder, Ctx, Dovehouse, Error, PoolSizes, Result, SqlCursor, SqlPolicy};
-
-fn builder() -> Builder {
-    let disk = Arc::new(SimFs::new(1));
-    let builder = Dovehouse::builder("store").fs(disk);
-    builder.segment_bytes(1 << 20).shards(1)
-}
-
-fn house() -> Dovehouse {
-    builder().open().unwrap()
-}
+use dovehouse::testing::TestHouse;
+use dovehouse::{Ctx, Error, PoolSizes, Result, SqlCursor, SqlPolicy};
 
 struct Aviary {
     kept: Option<SqlCursor>,
@@ -88,7 +76,7 @@ impl Aviary {
 
 #[tokio::test]
 async fn cursors_inner_transactions_and_migrations_work_in_handlers() {
-    let house = house();
+    let house = TestHouse::new();
     let aviary = house.namespace::<Aviary>().unwrap().get_by_name("one");
     assert_eq!(aviary.fill().await.unwrap(), 1);
     assert_eq!(aviary.slowly().await.unwrap(), ["dove", "wren", "crow"]);
@@ -100,7 +88,7 @@ async fn cursors_inner_transactions_and_migrations_work_in_handlers() {
 
 #[tokio::test]
 async fn a_cursor_lives_over_turns_until_its_database_is_deleted() {
-    let house = house();
+    let house = TestHouse::new();
     let aviary = house.namespace::<Aviary>().unwrap().get_by_name("two");
     aviary.fill().await.unwrap();
     aviary.keep().await.unwrap();
@@ -118,7 +106,7 @@ async fn objects_without_a_place_in_the_pool_open_their_database_again() {
         open: 2,
         idle: 1,
     };
-    let house = builder().sql_pool(sizes).open().unwrap();
+    let house = TestHouse::with_settings(1, move |builder| builder.shards(1).sql_pool(sizes));
     let aviaries = house.namespace::<Aviary>().unwrap();
     for round in 1..=3 {
         for name in ["one", "two", "three", "four"] {
@@ -146,7 +134,7 @@ async fn the_house_says_what_sql_may_do() {
         (SqlPolicy::native(), true),
         (SqlPolicy::cloudflare(), false),
     ] {
-        let house = builder().sql_policy(policy).open().unwrap();
+        let house = TestHouse::with_settings(1, move |builder| builder.sql_policy(policy));
         let asker = house.namespace::<Asker>().unwrap().get_by_name("one");
         assert_eq!(asker.ask().await.unwrap(), permitted);
         house.close().await.unwrap();
@@ -175,7 +163,7 @@ async fn a_cursor_that_got_away_from_its_object_is_refused() {
             Ok(matches!(next, Some(Err(Error::OutsideTurn))))
         }
     }
-    let house = house();
+    let house = TestHouse::with_settings(1, |builder| builder.shards(1));
     let thieves = house.namespace::<Thief>().unwrap();
     thieves.get_by_name("one").take().await.unwrap();
     assert!(thieves.get_by_name("other").read().await.unwrap());

@@ -4,56 +4,25 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dovehouse::engine::Error as EngineError;
-use dovehouse::engine::wal::sim::SimFs;
+use dovehouse::testing::{START_MS, TestHouse};
 use dovehouse::{
-    AlarmInfo, Bookmark, CallError, Ctx, Dovehouse, Error, List, Local, Moment, Namespace, Result,
-    Retention, TestClock,
+    AlarmInfo, Bookmark, CallError, Ctx, Error, List, Local, Moment, Namespace, Result, Retention,
 };
 
-const START_MS: u64 = 1_700_000_000_000;
-
-/// A house on a simulated disk, whose clocks stand still.
-struct Setup {
-    disk: SimFs,
-    clock: TestClock,
+fn open(seed: u64) -> (TestHouse, Namespace<Diary>) {
+    let house = TestHouse::with_seed(seed);
+    let diaries = house.namespace().unwrap();
+    (house, diaries)
 }
 
-impl Setup {
-    fn new(seed: u64) -> Self {
-        let disk = SimFs::new(seed);
-        disk.set_now_ms(START_MS);
-        let clock = TestClock::new(START_MS);
-        Setup { disk, clock }
-    }
-
-    fn open(&self) -> (Dovehouse, Namespace<Diary>) {
-        let house = Dovehouse::builder("store")
-            .fs(Arc::new(self.disk.clone()))
-            .clock(self.clock.clone())
-            .segment_bytes(1 << 20)
-            .shards(2)
-            .open()
-            .unwrap();
-        let diaries = house.namespace().unwrap();
-        (house, diaries)
-    }
-
-    fn advance(&self, ms: u64) {
-        self.disk.advance(ms);
-        self.clock.advance(ms);
-    }
-
-    /// The disk as a power cut leaves it, for another house.
-    fn after_power_loss(&self) -> Setup {
-        Setup {
-            disk: self.disk.power_loss(),
-            clock: self.clock.clone(),
-        }
-    }
+/// Another house, as a power cut leaves this one, which goes on.
+fn after_power_loss(house: &TestHouse) -> (TestHouse, Namespace<Diary>) {
+    let cut = house.on(house.disk().power_loss());
+    let diaries = cut.namespace().unwrap();
+    (cut, diaries)
 }
 
 /// What its constructor found, and entries in both keys and a table.
@@ -205,8 +174,7 @@ fn last(diaries: &Namespace<Diary>, name: &str, bookmark: &Bookmark) -> Option<S
 
 #[tokio::test]
 async fn a_bookmark_includes_the_write_before_it_and_not_the_one_after() {
-    let setup = Setup::new(1);
-    let (_house, diaries) = setup.open();
+    let (house, diaries) = open(1);
     let diary = diaries.get_by_name("d");
     let marks = diary.three_in_a_turn().await.unwrap().0;
     assert!(marks.is_sorted());
@@ -218,19 +186,18 @@ async fn a_bookmark_includes_the_write_before_it_and_not_the_one_after() {
     assert_eq!(last(&diaries, "d", &newest).as_deref(), Some("after"));
     // What was said of an unconfirmed write is true after a power cut.
     let mark = diary.write_unconfirmed("u".into()).await.unwrap().0;
-    let (_house, diaries) = setup.after_power_loss().open();
+    let (_house, diaries) = after_power_loss(&house);
     assert_eq!(last(&diaries, "d", &mark).as_deref(), Some("u"));
     diaries.get_by_name("d").in_transactions().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_past_is_found_by_time_and_listed_in_and_outside_of_the_object() {
-    let setup = Setup::new(2);
-    let (_house, diaries) = setup.open();
+    let (house, diaries) = open(2);
     let (diary, id) = (diaries.get_by_name("d"), diaries.id_from_name("d"));
-    setup.advance(1_000);
+    house.advance(1_000);
     let one = diary.write("one".into()).await.unwrap().0;
-    setup.advance(1_000);
+    house.advance(1_000);
     let two = diary.write("two".into()).await.unwrap().0;
     let between = START_MS + 1_500;
     assert_eq!(diaries.bookmark_at(&id, between).unwrap(), one);
@@ -260,8 +227,7 @@ async fn the_past_is_found_by_time_and_listed_in_and_outside_of_the_object() {
 
 #[tokio::test]
 async fn the_next_session_begins_with_what_was_and_can_be_undone() {
-    let setup = Setup::new(3);
-    let (house, diaries) = setup.open();
+    let (house, diaries) = open(3);
     let (diary, id) = (diaries.get_by_name("d"), diaries.id_from_name("d"));
     let then = diary.write("then".into()).await.unwrap().0;
     diary.write("later".into()).await.unwrap();
@@ -276,8 +242,8 @@ async fn the_next_session_begins_with_what_was_and_can_be_undone() {
     assert_eq!(before.get("last").unwrap().unwrap(), b"about to go");
     assert_eq!(before.alarms(), [(String::new(), START_MS + 60_000)]);
     // The house dies before the next session; that begins with the restore all the same.
-    let cut = setup.after_power_loss();
-    for (setup, diaries) in [(&setup, diaries), (&cut, cut.open().1)] {
+    let (cut, cut_diaries) = after_power_loss(&house);
+    for (house, diaries) in [(&house, diaries), (&cut, cut_diaries)] {
         let diary = diaries.get_by_name("d");
         assert_eq!(diary.found().await.unwrap(), ["last=then", "then"]);
         assert_eq!(diary.entries().await.unwrap(), ["last=then", "then"]);
@@ -289,25 +255,23 @@ async fn the_next_session_begins_with_what_was_and_can_be_undone() {
         assert_eq!(last(&diaries, "d", before).as_deref(), Some("about to go"));
         let kept = diary.write("kept".into()).await.unwrap().0;
         assert!(kept > restored.bookmark);
-        let (_house, diaries) = setup.after_power_loss().open();
+        let (house, diaries) = after_power_loss(house);
         let diary = diaries.get_by_name("d");
         assert_eq!(diary.found().await.unwrap(), ["last=kept", "then", "kept"]);
         // And back again, by eviction this time.
         diary.arm(undo.into()).await.unwrap().0.unwrap();
         diary.write("replaced".into()).await.unwrap();
-        assert!(_house.evict(&id).await.unwrap());
+        assert!(house.evict(&id).await.unwrap());
         assert_eq!(
             diary.found().await.unwrap(),
             ["last=about to go", "then", "later", "about to go"]
         );
     }
-    drop(house);
 }
 
 #[tokio::test]
 async fn a_bookmark_of_another_object_or_one_that_is_gone_is_refused_when_it_is_given() {
-    let setup = Setup::new(4);
-    let (house, diaries) = setup.open();
+    let (house, diaries) = open(4);
     let (diary, id) = (diaries.get_by_name("d"), diaries.id_from_name("d"));
     assert_eq!(diaries.retention(), Retention::DEFAULT);
     let old = diary.write("old".into()).await.unwrap().0;
@@ -334,8 +298,8 @@ async fn a_bookmark_of_another_object_or_one_that_is_gone_is_refused_when_it_is_
     diaries
         .set_retention(Retention::For(Duration::from_secs(60)))
         .unwrap();
-    drop((house, diaries));
-    let (house, diaries) = setup.after_power_loss().open();
+    drop(diaries);
+    let (house, diaries) = after_power_loss(&house);
     let kept = Retention::For(Duration::from_secs(60));
     assert_eq!(diaries.retention(), kept);
     assert!(house.evict(&id).await.unwrap());
@@ -345,8 +309,7 @@ async fn a_bookmark_of_another_object_or_one_that_is_gone_is_refused_when_it_is_
 
 #[tokio::test]
 async fn an_object_is_restored_from_outside_awake_or_asleep() {
-    let setup = Setup::new(5);
-    let (house, diaries) = setup.open();
+    let (house, diaries) = open(5);
     let (diary, id) = (diaries.get_by_name("d"), diaries.id_from_name("d"));
     diary.wake_me_at(START_MS + 5_000).await.unwrap();
     let then = diary.write("then".into()).await.unwrap().0;
@@ -371,19 +334,18 @@ async fn an_object_is_restored_from_outside_awake_or_asleep() {
     assert_eq!(found.unwrap(), ["last=later", "then", "later"]);
     assert_eq!(diary.due().await.unwrap(), Some(START_MS + 5_000));
     // It was acknowledged, so a power cut keeps it; and the scheduler knows of the alarm.
-    let (_house, lost) = setup.after_power_loss().open();
+    let (_house, lost) = after_power_loss(&house);
     let lost = lost.get_by_name("d").entries().await.unwrap();
     assert_eq!(lost, ["last=then", "then"]);
-    setup.advance(10_000);
-    while diary.entries().await.unwrap() != ["last=alarm", "then", "alarm"] {
-        tokio::task::yield_now().await;
-    }
+    house.advance(10_000);
+    house.alarms_done().await;
+    let expected = ["last=alarm", "then", "alarm"];
+    assert_eq!(diary.entries().await.unwrap(), expected);
 }
 
 #[tokio::test]
 async fn a_fork_has_what_was_and_goes_its_own_way() {
-    let setup = Setup::new(6);
-    let (_house, diaries) = setup.open();
+    let (house, diaries) = open(6);
     let (diary, id) = (diaries.get_by_name("d"), diaries.id_from_name("d"));
     diary.wake_me_at(START_MS + 60_000).await.unwrap();
     let then = diary.write("then".into()).await.unwrap().0;
@@ -402,7 +364,7 @@ async fn a_fork_has_what_was_and_goes_its_own_way() {
     assert!(matches!(taken, Error::Engine(EngineError::NotEmpty { .. })));
     let expected = ["last=fork", "then", "fork"];
     assert_eq!(fork.entries().await.unwrap(), expected, "it goes on");
-    let (_house, diaries) = setup.after_power_loss().open();
+    let (_house, diaries) = after_power_loss(&house);
     let fork = diaries.get_by_name("fork");
     assert_eq!(fork.entries().await.unwrap(), expected);
 }

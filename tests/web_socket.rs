@@ -3,13 +3,11 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-use std::sync::Arc;
-
 use axum::extract::{Path, Request, State};
-use dovehouse::engine::wal::sim::{Failure, Fault, Operation, SimFs};
+use dovehouse::testing::{START_MS, TestHouse, eventually};
 use dovehouse::{
-    AutoResponse, Body, CloseReason, Ctx, Dovehouse, Message, Namespace, ReadyState, Response,
-    Result, TestClock, WebSocket, WebSocketError,
+    AutoResponse, Body, CloseReason, Ctx, Message, Namespace, ReadyState, Response, Result,
+    WebSocket, WebSocketError,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -17,8 +15,6 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
-
-const START_MS: u64 = 1_700_000_000_000;
 
 /// Answers, remembers, and tells others.
 struct Parrot {
@@ -217,9 +213,7 @@ async fn fetch(
 }
 
 struct Setup {
-    disk: SimFs,
-    clock: TestClock,
-    house: Dovehouse,
+    house: TestHouse,
     parrots: Namespace<Parrot>,
     address: String,
 }
@@ -228,11 +222,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Setup {
     async fn new(seed: u64) -> Self {
-        let (disk, clock) = (SimFs::new(seed), TestClock::new(START_MS));
-        let builder = Dovehouse::builder("store")
-            .fs(Arc::new(disk.clone()))
-            .clock(clock.clone());
-        let house = builder.segment_bytes(1 << 20).shards(2).open().unwrap();
+        let house = TestHouse::with_seed(seed);
         let parrots = house.namespace::<Parrot>().unwrap();
         let app = axum::Router::new()
             .route("/{name}/{tag}", axum::routing::get(connect))
@@ -241,8 +231,6 @@ impl Setup {
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(axum::serve(listener, app.with_state(parrots.clone())).into_future());
         Setup {
-            disk,
-            clock,
             house,
             parrots,
             address,
@@ -256,9 +244,7 @@ impl Setup {
 
     /// Puts it to sleep, as soon as it has nothing to do.
     async fn evict(&self, polly: &ParrotStub) {
-        while !self.house.evict(polly.id()).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
+        eventually(async || self.house.evict(polly.id()).await.unwrap()).await;
         assert_eq!(self.house.awake().await.unwrap(), 0);
     }
 }
@@ -283,9 +269,7 @@ async fn hear_goodbye(socket: &mut Socket) -> (u16, String) {
 }
 
 async fn remembers_goodbye(polly: &ParrotStub, expected: &str) {
-    while polly.goodbye().await.unwrap().as_deref() != Some(expected) {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || polly.goodbye().await.unwrap().as_deref() == Some(expected)).await;
 }
 
 #[tokio::test]
@@ -351,7 +335,7 @@ async fn the_host_answers_one_text_in_a_sleeping_objects_place() {
     polly.settle().await.unwrap();
     assert_eq!(ask(&mut socket, "ping").await, "pong");
     setup.evict(&polly).await;
-    setup.clock.advance(5);
+    setup.house.advance(5);
     assert_eq!(ask(&mut socket, "ping").await, "pong");
     assert_eq!(setup.house.awake().await.unwrap(), 0);
     assert_eq!(
@@ -393,7 +377,7 @@ async fn both_sides_can_say_goodbye() {
     assert_eq!(ask(&mut socket, "close").await, "last words");
     polly.sockets().await.unwrap();
     while polly.sockets().await.unwrap() > 0 {
-        setup.clock.advance(10_000);
+        setup.house.advance(10_000);
         tokio::task::yield_now().await;
     }
     remembers_goodbye(&polly, "1006 the peer does not answer a goodbye false").await;
@@ -433,7 +417,7 @@ async fn a_handler_that_fails_keeps_the_connection_and_a_reset_ends_it() {
         goodbye = hear_goodbye(&mut socket) => goodbye,
         () = async {
             loop {
-                setup.clock.advance(1000);
+                setup.house.advance(1000);
                 tokio::task::yield_now().await;
             }
         } => unreachable!(),
@@ -454,13 +438,7 @@ async fn what_a_failed_write_would_reveal_is_never_sent() {
         let setup = Setup::new(7).await;
         let mut socket = setup.connect("polly", "a").await;
         assert_eq!(ask(&mut socket, "durable").await, "durable 1");
-        setup.disk.inject(Fault {
-            operation: Operation::Write,
-            name: "segment",
-            after: 0,
-            failure: Failure::Eio,
-            lasting: true,
-        });
+        setup.house.disk().fail_commits();
         if is_handshake {
             let url = format!("ws://{}/fetch/polly/b", setup.address);
             let refused = tokio_tungstenite::connect_async(url).await.unwrap_err();
@@ -544,7 +522,7 @@ async fn other_requests_are_told_what_is_missing_and_a_closing_house_says_goodby
 
     let mut socket = setup.connect("polly", "a").await;
     ask(&mut socket, "x").await;
-    let closed = tokio::spawn(setup.house.clone().close());
+    let closed = tokio::spawn(setup.house.dovehouse().close());
     assert_eq!(hear_goodbye(&mut socket).await.0, 1001);
     closed.await.unwrap().unwrap();
 }

@@ -102,6 +102,12 @@ pub(crate) fn object(attribute: TokenStream, block: TokenStream) -> Result<Token
             }
         }
 
+        impl ::core::convert::AsRef<::dovehouse::Stub<#ident>> for #stub {
+            fn as_ref(&self) -> &::dovehouse::Stub<#ident> {
+                &self.0
+            }
+        }
+
         impl ::dovehouse::serde::Serialize for #stub {
             fn serialize<S: ::dovehouse::serde::Serializer>(
                 &self,

@@ -1,13 +1,13 @@
 //! Calls: how they end, and how their objects do.
 
 use dovehouse::CallError;
+use dovehouse::testing::START_MS;
 
-use super::dove::{START_MS, Setup, go, marks, open, settle};
+use super::dove::{Dove, go, marks, open, open_with, settle};
 
 #[tokio::test]
 async fn abort_undoes_the_turn_ends_every_call_at_once_and_the_next_finds_a_fresh_object() {
-    let setup = Setup::new(6);
-    let (_house, doves) = setup.open();
+    let (_house, doves) = open(6);
     let dove = doves.get_by_name("a");
     assert_eq!(dove.see().await.unwrap(), 1);
     let (marks, mut marked) = marks();
@@ -32,32 +32,19 @@ async fn abort_undoes_the_turn_ends_every_call_at_once_and_the_next_finds_a_fres
 #[tokio::test]
 async fn an_alarm_whose_handler_aborts_is_tried_again_unless_it_is_given_up() {
     for (end, again) in [("retry", true), ("give up", false)] {
-        let setup = Setup::new(7);
-        let (_house, doves) = setup.open();
+        let (house, doves) = open(7);
         let dove = doves.get_by_name("a");
         dove.set_alarm(START_MS + 10, end.into()).await.unwrap();
-        setup.clock.advance(10);
-        let due_ms = loop {
-            match dove.fresh().alarm_at().await {
-                Ok(Some(due_ms)) if due_ms <= START_MS + 10 => tokio::task::yield_now().await,
-                Ok(due_ms) => break due_ms,
-                Err(error) => assert!(error.is_reset(), "{error}"),
-            }
-        };
-        // While its handler runs there is none to be seen; give it time to be put off.
-        settle(&dove).await;
-        assert_eq!(
-            dove.fresh().alarm_at().await.unwrap().is_some(),
-            again,
-            "{end} {due_ms:?}"
-        );
+        house.advance(10);
+        house.alarms_done().await;
+        let due_ms = dove.alarm_at().await.unwrap();
+        assert_eq!(due_ms.is_some(), again, "{end} {due_ms:?}");
     }
 }
 
 #[tokio::test]
 async fn what_goes_on_after_a_call_keeps_the_object_awake_and_waits_while_another_is_alone() {
-    let setup = Setup::new(8);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(8);
     let dove = doves.get_by_name("a");
     let (let_go, gate) = go();
     dove.go_on(gate).await.unwrap();
@@ -81,8 +68,7 @@ async fn what_goes_on_after_a_call_keeps_the_object_awake_and_waits_while_anothe
 
 #[tokio::test]
 async fn a_call_whose_caller_goes_away_ends_at_its_next_await_or_never_begins() {
-    let setup = Setup::new(11);
-    let (_house, doves) = setup.open();
+    let (_house, doves) = open(11);
     let dove = doves.get_by_name("a");
     let (marks, mut marked) = marks();
     let (_never, gate) = go();
@@ -100,8 +86,7 @@ async fn a_call_whose_caller_goes_away_ends_at_its_next_await_or_never_begins() 
 
 #[tokio::test]
 async fn too_many_calls_for_one_object_are_refused_and_circles_are_noticed() {
-    let setup = Setup::new(12);
-    let (_house, doves) = open(setup.builder().queue_max(2));
+    let (_house, doves) = open_with(12, |builder| builder.queue_max(2));
     let (a, b) = (doves.get_by_name("a"), doves.get_by_name("b"));
     let (marks, mut marked) = marks();
     let ((go_a, gate_a), (go_b, gate_b)) = (go(), go());
@@ -138,8 +123,7 @@ async fn too_many_calls_for_one_object_are_refused_and_circles_are_noticed() {
 
 #[tokio::test]
 async fn errors_keep_their_kind_and_a_constructor_that_fails_is_tried_again_by_the_next_call() {
-    let setup = Setup::new(13);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(13);
     let dove = doves.get_by_name("a");
     dove.put("refuse".into()).await.unwrap();
     assert!(house.evict(dove.id()).await.unwrap());
@@ -155,10 +139,9 @@ async fn errors_keep_their_kind_and_a_constructor_that_fails_is_tried_again_by_t
 
 #[tokio::test]
 async fn those_that_were_idle_for_longest_go_when_memory_is_short() {
-    let setup = Setup::new(14);
-    let (house, doves) = open(setup.builder().awake_bytes(80 << 10));
+    let (house, doves) = open_with(14, |builder| builder.awake_bytes(80 << 10));
     for number in 0..100 {
-        setup.clock.advance(1);
+        house.advance(1);
         assert_eq!(
             doves.get_by_name(&number.to_string()).see().await.unwrap(),
             1
@@ -176,14 +159,13 @@ async fn those_that_were_idle_for_longest_go_when_memory_is_short() {
 
 #[tokio::test]
 async fn a_house_that_closes_waits_for_handlers_and_keeps_what_they_write() {
-    let setup = Setup::new(16);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(16);
     let dove = doves.get_by_name("a");
     let (marks, mut marked) = marks();
     let (let_go, gate) = go();
     let running = start!(dove, transaction(marks, gate, "keep".into()));
     assert_eq!(marked.recv().await, Some("first"));
-    let closing = tokio::spawn(house.close());
+    let closing = tokio::spawn(house.dovehouse().close());
     let refused = loop {
         match doves.get_by_name("b").ping().await {
             Ok(()) => tokio::task::yield_now().await,
@@ -195,7 +177,8 @@ async fn a_house_that_closes_waits_for_handlers_and_keeps_what_they_write() {
     let_go.send(()).unwrap();
     running.await.unwrap().unwrap();
     closing.await.unwrap().unwrap();
-    let (_house, doves) = setup.open();
+    let house = house.on(house.disk().clone());
+    let doves = house.namespace::<Dove>().unwrap();
     let keys = doves.get_by_name("a").keys().await.unwrap();
     assert_eq!(keys, ["before", "first", "second"]);
 }

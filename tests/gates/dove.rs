@@ -1,61 +1,28 @@
 //! An object that does what its calls say, on a disk that can be held.
 
-use std::sync::Arc;
-
-use dovehouse::engine::wal::sim::SimFs;
-use dovehouse::{
-    AlarmInfo, Builder, CallError, Ctx, Dovehouse, Error, List, Local, Namespace, Result, TestClock,
-};
+use dovehouse::testing::TestHouse;
+use dovehouse::{AlarmInfo, Builder, CallError, Ctx, Error, List, Local, Namespace, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::valve::{HeldFs, Valve};
-
-pub const START_MS: u64 = 1_700_000_000_000;
-
-pub struct Setup {
-    pub disk: SimFs,
-    pub clock: TestClock,
-    pub valve: Valve,
+pub fn open(seed: u64) -> (TestHouse, Namespace<Dove>) {
+    open_with(seed, |builder| builder)
 }
 
-impl Setup {
-    pub fn new(seed: u64) -> Self {
-        Setup {
-            disk: SimFs::new(seed),
-            clock: TestClock::new(START_MS),
-            valve: Valve::default(),
-        }
-    }
-
-    pub fn builder(&self) -> Builder {
-        let held = HeldFs {
-            disk: self.disk.clone(),
-            valve: self.valve.clone(),
-        };
-        let builder = Dovehouse::builder("store")
-            .fs(Arc::new(held))
-            .clock(self.clock.clone());
-        builder.segment_bytes(1 << 20).shards(1)
-    }
-
-    pub fn open(&self) -> (Dovehouse, Namespace<Dove>) {
-        open(self.builder())
-    }
-
-    /// The disk as a power cut leaves it, for another house.
-    pub fn after_power_loss(&self) -> Setup {
-        Setup {
-            disk: self.disk.power_loss(),
-            clock: self.clock.clone(),
-            valve: Valve::default(),
-        }
-    }
-}
-
-pub fn open(builder: Builder) -> (Dovehouse, Namespace<Dove>) {
-    let house = builder.open().unwrap();
+/// All on one shard, so that what is sent after something else comes after it.
+pub fn open_with(
+    seed: u64,
+    settings: impl Fn(Builder) -> Builder + Send + Sync + 'static,
+) -> (TestHouse, Namespace<Dove>) {
+    let house = TestHouse::with_settings(seed, move |builder| settings(builder.shards(1)));
     let doves = house.namespace().unwrap();
     (house, doves)
+}
+
+/// Another house, as a power cut leaves this one, which goes on.
+pub fn after_power_loss(house: &TestHouse) -> (TestHouse, Namespace<Dove>) {
+    let cut = house.on(house.disk().power_loss());
+    let doves = cut.namespace().unwrap();
+    (cut, doves)
 }
 
 /// What handlers tell the test.

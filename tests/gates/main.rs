@@ -17,4 +17,3 @@ mod dove;
 mod passing;
 mod sections;
 mod storage;
-mod valve;

@@ -2,7 +2,7 @@
 
 use dovehouse::{CallError, Callback, Ctx, Result, Stream, StreamSender, stream};
 
-use super::dove::{Setup, settle};
+use super::dove::{open, settle};
 
 struct Nest;
 
@@ -79,8 +79,7 @@ impl Nest {
 
 #[tokio::test]
 async fn a_callback_runs_in_its_maker_even_while_that_is_alone_and_waits() {
-    let setup = Setup::new(31);
-    let (house, _) = setup.open();
+    let (house, _) = open(31);
     let nests = house.namespace::<Nest>().unwrap();
     let (a, b) = (nests.get_by_name("a"), nests.get_by_name("b"));
     assert_eq!(a.lend(b.clone()).await.unwrap(), [2, 3]);
@@ -90,8 +89,7 @@ async fn a_callback_runs_in_its_maker_even_while_that_is_alone_and_waits() {
 
 #[tokio::test]
 async fn whoever_holds_a_callback_keeps_its_maker_awake_and_hears_of_its_end() {
-    let setup = Setup::new(32);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(32);
     let nests = house.namespace::<Nest>().unwrap();
     let nest = nests.get_by_name("a");
     let given = nest.give(false).await.unwrap();
@@ -120,8 +118,7 @@ async fn whoever_holds_a_callback_keeps_its_maker_awake_and_hears_of_its_end() {
 
 #[tokio::test]
 async fn streams_flow_as_their_reader_reads_and_tell_an_end_from_a_failure() {
-    let setup = Setup::new(33);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(33);
     let nest = house.namespace::<Nest>().unwrap().get_by_name("a");
     for finish in [true, false] {
         let (sender, mut numbers) = stream(4);

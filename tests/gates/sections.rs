@@ -2,12 +2,11 @@
 
 use dovehouse::CallError;
 
-use super::dove::{Setup, go, marks, settle};
+use super::dove::{after_power_loss, go, marks, open, settle};
 
 #[tokio::test]
 async fn a_section_keeps_out_handlers_under_way_and_new_ones_and_lets_them_go_in_order() {
-    let setup = Setup::new(1);
-    let (_house, doves) = setup.open();
+    let (_house, doves) = open(1);
     let dove = doves.get_by_name("a");
     let (marks, mut marked) = marks();
     let ((share, shared), (leave, left)) = (go(), go());
@@ -31,8 +30,7 @@ async fn a_section_keeps_out_handlers_under_way_and_new_ones_and_lets_them_go_in
 
 #[tokio::test]
 async fn a_section_that_fails_or_takes_too_long_resets_the_object_and_who_waits_gets_its_error() {
-    let setup = Setup::new(2);
-    let (_house, doves) = setup.open();
+    let (house, doves) = open(2);
     let dove = doves.get_by_name("a");
     for too_long in [false, true] {
         let dove = dove.fresh();
@@ -43,7 +41,7 @@ async fn a_section_that_fails_or_takes_too_long_resets_the_object_and_who_waits_
         let waiting = start!(dove, see());
         settle(&doves.get_by_name("b")).await;
         match too_long {
-            true => setup.clock.advance(30_000),
+            true => house.advance(30_000),
             false => let_go.send(()).unwrap(),
         }
         let error = failing.await.unwrap().unwrap_err();
@@ -60,8 +58,7 @@ async fn a_section_that_fails_or_takes_too_long_resets_the_object_and_who_waits_
 
 #[tokio::test]
 async fn sections_queue_beside_each_other_nest_64_deep_and_admit_calls_that_they_made() {
-    let setup = Setup::new(3);
-    let (_house, doves) = setup.open();
+    let (_house, doves) = open(3);
     let dove = doves.get_by_name("a");
     let (marks, mut marked) = marks();
     assert!(dove.sections(marks).await.unwrap());
@@ -79,8 +76,7 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
         ("rollback", false),
         ("panic", false),
     ] {
-        let setup = Setup::new(4);
-        let (_house, doves) = setup.open();
+        let (house, doves) = open(4);
         let dove = doves.get_by_name("a");
         let (marks, mut marked) = marks();
         let (let_go, gate) = go();
@@ -89,7 +85,7 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
         let reading = start!(dove.fresh(), keys());
         settle(&doves.get_by_name("b")).await;
         assert!(!reading.is_finished(), "it waits for the end");
-        let midst = setup.after_power_loss();
+        let (_midst, midst_doves) = after_power_loss(&house);
         let_go.send(()).unwrap();
         let ended = running.await.unwrap();
         assert_eq!(ended.is_ok(), kept || end == "rollback", "{end}: {ended:?}");
@@ -100,14 +96,13 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
         if end != "panic" {
             assert_eq!(reading.await.unwrap().unwrap(), expected, "{end}");
         }
-        let (_house, doves) = midst.open();
+        let doves = midst_doves;
         let keys = doves.get_by_name("a").keys().await.unwrap();
         assert!(
             keys.iter().all(|key| key == "before"),
             "in the midst: {keys:?}"
         );
-        let after = setup.after_power_loss();
-        let (_house, doves) = after.open();
+        let (_house, doves) = after_power_loss(&house);
         assert_eq!(
             doves.get_by_name("a").keys().await.unwrap(),
             expected,
@@ -123,8 +118,7 @@ async fn a_transaction_over_awaits_is_all_or_nothing_and_nobody_sees_its_midst()
 
 #[tokio::test]
 async fn a_transaction_whose_caller_goes_away_is_undone_and_others_go_on() {
-    let setup = Setup::new(5);
-    let (_house, doves) = setup.open();
+    let (_house, doves) = open(5);
     let dove = doves.get_by_name("a");
     let (marks, mut marked) = marks();
     let (_never, gate) = go();

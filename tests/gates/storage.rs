@@ -1,18 +1,17 @@
 //! Keys and values, and what is durable when.
 
-use dovehouse::engine::wal::sim::{Failure, Fault, Operation};
+use dovehouse::testing::eventually;
 use dovehouse::{Ctx, Error, List, Result};
 use serde::{Deserialize, Serialize};
 
-use super::dove::{Setup, marks, settle};
+use super::dove::{after_power_loss, marks, open, settle};
 
 #[tokio::test]
 async fn unconfirmed_writes_hold_up_nothing_but_sync_and_confirmed_ones_do() {
-    let setup = Setup::new(9);
-    let (_house, doves) = setup.open();
+    let (house, doves) = open(9);
     let dove = doves.get_by_name("a");
     dove.ping().await.unwrap();
-    setup.valve.close();
+    house.disk().hold();
     dove.put_unconfirmed(false).await.unwrap();
     assert_eq!(dove.keys().await.unwrap(), ["a", "b"]);
     let (marks, mut marked) = marks();
@@ -20,54 +19,42 @@ async fn unconfirmed_writes_hold_up_nothing_but_sync_and_confirmed_ones_do() {
     let confirmed = start!(dove, put_unconfirmed(true));
     settle(&doves.get_by_name("b")).await;
     assert!(!syncing.is_finished() && !confirmed.is_finished() && marked.try_recv().is_err());
-    let lost = setup.after_power_loss();
-    setup.valve.open();
+    let (_lost, lost_doves) = after_power_loss(&house);
+    house.disk().release();
     syncing.await.unwrap().unwrap();
     confirmed.await.unwrap().unwrap();
     assert_eq!(marked.recv().await, Some("synced"));
-    let (_house, doves) = setup.after_power_loss().open();
+    let (_house, doves) = after_power_loss(&house);
     let keys = doves.get_by_name("a").keys().await.unwrap();
     assert_eq!(keys, ["a", "b", "c", "unconfirmed"]);
-    let (_house, doves) = lost.open();
     assert!(
-        doves.get_by_name("a").keys().await.unwrap().is_empty(),
+        lost_doves.get_by_name("a").keys().await.unwrap().is_empty(),
         "it was said too early, as agreed"
     );
 }
 
 #[tokio::test]
 async fn a_call_leaves_an_object_when_what_it_wrote_before_is_durable() {
-    let setup = Setup::new(15);
-    let (_house, doves) = setup.open();
+    let (house, doves) = open(15);
     let (dove, other) = (doves.get_by_name("a"), doves.get_by_name("b"));
     dove.ping().await.unwrap();
-    setup.valve.close();
+    house.disk().hold();
     let calling = start!(dove, put_and_call("b".into()));
     settle(&doves.get_by_name("c")).await;
     assert_eq!(other.see().await.unwrap(), 1, "it was not called yet");
-    setup.valve.open();
+    house.disk().release();
     assert_eq!(calling.await.unwrap().unwrap(), 2);
 }
 
 #[tokio::test]
 async fn an_unconfirmed_write_that_fails_resets_the_object() {
-    let setup = Setup::new(10);
-    let (house, doves) = setup.open();
+    let (house, doves) = open(10);
     let dove = doves.get_by_name("a");
     dove.ping().await.unwrap();
-    setup.valve.close();
+    house.disk().hold();
     dove.put_unconfirmed(false).await.unwrap();
-    setup.disk.inject(Fault {
-        operation: Operation::Write,
-        name: "segment",
-        after: 0,
-        failure: Failure::Eio,
-        lasting: true,
-    });
-    setup.valve.open();
-    while house.awake().await.unwrap() > 0 {
-        tokio::task::yield_now().await;
-    }
+    house.disk().fail_commits();
+    eventually(async || house.awake().await.unwrap() == 0).await;
     assert!(dove.fresh().keys().await.unwrap().is_empty());
 }
 
@@ -176,8 +163,7 @@ impl Ledger {
 
 #[tokio::test]
 async fn values_are_typed_or_bytes_and_several_keys_are_changed_all_or_none() {
-    let setup = Setup::new(21);
-    let (house, _) = setup.open();
+    let (house, _) = open(21);
     let ledger = house.namespace::<Ledger>().unwrap().get_by_name("a");
     ledger.typed().await.unwrap();
     ledger.many().await.unwrap();

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dovehouse::engine::Quota;
-use dovehouse::{AlarmInfo, Clock, Ctx, Dovehouse, Error, List, Local, Result, Sql};
+use dovehouse::testing::{START_MS, TestHouse, eventually};
+use dovehouse::{AlarmInfo, Ctx, Dovehouse, Error, List, Local, Result, Sql};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-
-use crate::{START_MS, Setup, eventually};
 
 /// How often a handler has grown its object, whatever became of that.
 static GROWN: AtomicU32 = AtomicU32::new(0);
@@ -109,8 +108,7 @@ async fn sleeper(house: &Dovehouse) -> SleeperStub {
 
 #[tokio::test]
 async fn several_alarms_of_an_object_fire_each_at_its_time_across_a_power_cut() {
-    let setup = Setup::new(110);
-    let house = setup.open();
+    let house = TestHouse::with_seed(110);
     let stub = sleeper(&house).await;
     for (name, due) in [("", 3000), ("tea", 1000), ("bread", 2000), ("gone", 500)] {
         let due_ms = START_MS + due;
@@ -121,17 +119,16 @@ async fn several_alarms_of_an_object_fire_each_at_its_time_across_a_power_cut() 
     let pending = pending.map(|(name, due)| (name.to_owned(), due));
     assert_eq!(stub.pending().await.unwrap(), pending);
 
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let stub = sleeper(&house).await;
-    setup.clock.advance(999);
+    house.advance(999);
     assert_eq!(stub.fired().await.unwrap().len(), 0, "never early");
-    setup.clock.advance(1001);
+    house.advance(1001);
     eventually(async || stub.fired().await.unwrap().len() == 2).await;
     let fired = stub.fired().await.unwrap();
     assert_eq!(fired, ["tea 2000 1000 0", "bread 2000 2000 0"]);
     assert_eq!(stub.pending().await.unwrap(), [(String::new(), 3000)]);
-    setup.clock.advance(1000);
+    house.advance(1000);
     eventually(async || stub.pending().await.unwrap().is_empty()).await;
     assert_eq!(stub.fired().await.unwrap()[2], " 3000 3000 0");
     assert!(!stub.refusals().await.unwrap().contains(&false));
@@ -139,8 +136,7 @@ async fn several_alarms_of_an_object_fire_each_at_its_time_across_a_power_cut() 
 
 #[tokio::test]
 async fn a_schedule_goes_on_after_success_failure_and_a_time_that_nobody_was_there() {
-    let setup = Setup::new(111);
-    let house = setup.open();
+    let house = TestHouse::with_seed(111);
     let stub = sleeper(&house).await;
     stub.set("job".into(), START_MS + 1, "fail".into())
         .await
@@ -150,7 +146,7 @@ async fn a_schedule_goes_on_after_success_failure_and_a_time_that_nobody_was_the
     stub.cron("fine".into(), "* * * * *".into()).await.unwrap();
     let both = |due: u64| [("fine".to_owned(), due), ("job".to_owned(), due)];
     assert_eq!(stub.pending().await.unwrap(), both(40_000));
-    setup.clock.advance(40_000);
+    house.advance(40_000);
     let handled = async || stub.fired().await.unwrap().len() == 2;
     eventually(handled).await;
     // The one that failed is tried again before its next time.
@@ -162,7 +158,7 @@ async fn a_schedule_goes_on_after_success_failure_and_a_time_that_nobody_was_the
     // Six retries later it waits for the next time.
     for tries in 1..=6 {
         let due = retry().await[1].1;
-        setup.clock.advance(START_MS + due - setup.clock.now_ms());
+        house.advance(START_MS + due - house.now_ms());
         let fired = async || {
             let fired = stub.fired().await.unwrap();
             let of_job = fired.iter().filter(|note| note.starts_with("job"));
@@ -173,17 +169,17 @@ async fn a_schedule_goes_on_after_success_failure_and_a_time_that_nobody_was_the
             retry()
                 .await
                 .iter()
-                .all(|(_, due)| START_MS + due > setup.clock.now_ms())
+                .all(|(_, due)| START_MS + due > house.now_ms())
         })
         .await;
     }
-    let now = setup.clock.now_ms() - START_MS;
+    let now = house.now_ms() - START_MS;
     let next = (now + 20_000).div_ceil(60_000) * 60_000 - 20_000;
     assert_eq!(stub.pending().await.unwrap(), both(next));
 
     // An hour without anybody is one missed time.
     let fired = stub.fired().await.unwrap().len();
-    setup.clock.advance(3_600_000);
+    house.advance(3_600_000);
     let next = next + 3_600_000;
     eventually(async || retry().await[0].1 == next).await;
     let fine = stub.fired().await.unwrap();
@@ -201,8 +197,7 @@ async fn a_schedule_goes_on_after_success_failure_and_a_time_that_nobody_was_the
 
 #[tokio::test]
 async fn an_alarm_set_by_its_own_handler_stays_unless_that_was_rolled_back() {
-    let setup = Setup::new(112);
-    let house = setup.open();
+    let house = TestHouse::with_seed(112);
     let stub = sleeper(&house).await;
     let due_ms = START_MS + 1000;
     stub.set("".into(), due_ms, "set again".into())
@@ -211,7 +206,7 @@ async fn an_alarm_set_by_its_own_handler_stays_unless_that_was_rolled_back() {
     stub.set("undone".into(), due_ms, "set, rolled back".into())
         .await
         .unwrap();
-    setup.clock.advance(1000);
+    house.advance(1000);
     eventually(async || stub.pending().await.unwrap().is_empty()).await;
     // Set again for the very time that it fired for, it fires again at once.
     assert_eq!(
@@ -222,17 +217,16 @@ async fn an_alarm_set_by_its_own_handler_stays_unless_that_was_rolled_back() {
 
 #[tokio::test]
 async fn a_handler_that_never_ends_is_ended_after_15_minutes_and_tried_again() {
-    let setup = Setup::new(113);
-    let house = setup.open();
+    let house = TestHouse::with_seed(113);
     let stub = sleeper(&house).await;
     let (hangs, mut hanging) = unbounded_channel();
     stub.set("".into(), START_MS + 1, "hang".into())
         .await
         .unwrap();
     stub.tell(Local(hangs)).await.unwrap();
-    setup.clock.advance(1);
+    house.advance(1);
     hanging.recv().await.unwrap();
-    setup.clock.advance(15 * 60_000);
+    house.advance(15 * 60_000);
     let limit = 15 * 60_000 + 1;
     // A call that waited for the handler is told of its end.
     let retry = async || {
@@ -247,8 +241,7 @@ async fn a_handler_that_never_ends_is_ended_after_15_minutes_and_tried_again() {
 
 #[tokio::test]
 async fn a_commit_that_fails_does_not_use_up_the_retries() {
-    let setup = Setup::new(114);
-    let house = setup.open();
+    let house = TestHouse::with_seed(114);
     let stub = sleeper(&house).await;
     stub.set("".into(), START_MS + 1000, "grow".into())
         .await
@@ -262,13 +255,13 @@ async fn a_commit_that_fails_does_not_use_up_the_retries() {
     house.engine().set_quota(class, quota);
     // More often than a handler may fail; the clock goes on while they are put off.
     while GROWN.load(Ordering::SeqCst) < 9 {
-        setup.clock.advance(100_000);
+        house.advance(100_000);
         tokio::task::yield_now().await;
     }
     house.engine().set_quota(class, Quota::default());
     let fired = async || sleeper(&house).await.fired().await.unwrap_or_default();
     while fired().await.is_empty() {
-        setup.clock.advance(100_000);
+        house.advance(100_000);
     }
     let fired = fired().await;
     assert!(
@@ -279,8 +272,7 @@ async fn a_commit_that_fails_does_not_use_up_the_retries() {
 
 #[tokio::test]
 async fn deleting_everything_in_the_handler_leaves_no_alarm() {
-    let setup = Setup::new(115);
-    let house = setup.open();
+    let house = TestHouse::with_seed(115);
     let stub = sleeper(&house).await;
     stub.set("".into(), START_MS + 1, "delete all".into())
         .await
@@ -288,8 +280,8 @@ async fn deleting_everything_in_the_handler_leaves_no_alarm() {
     stub.set("other".into(), START_MS + 5, String::new())
         .await
         .unwrap();
-    setup.clock.advance(1);
+    house.advance(1);
     eventually(async || stub.pending().await.unwrap().is_empty()).await;
-    setup.clock.advance(10);
+    house.advance(10);
     assert!(stub.fired().await.unwrap().is_empty());
 }

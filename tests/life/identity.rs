@@ -2,7 +2,7 @@
 
 use dovehouse::{Ctx, Order, Query, Result};
 
-use crate::{START_MS, Setup, eventually};
+use dovehouse::testing::{START_MS, TestHouse, eventually};
 
 /// Notes the name that it had in its constructor.
 struct Named {
@@ -41,8 +41,7 @@ impl Named {
 
 #[tokio::test]
 async fn a_name_is_there_in_the_constructor_and_when_an_alarm_woke_the_object() {
-    let setup = Setup::new(101);
-    let house = setup.open();
+    let house = TestHouse::with_seed(101);
     let named = house.namespace::<Named>().unwrap();
     let lobby = named.get_by_name("lobby");
     assert_eq!(
@@ -53,10 +52,9 @@ async fn a_name_is_there_in_the_constructor_and_when_an_alarm_woke_the_object() 
     let nobody = named.get(named.unique_id());
     assert_eq!(nobody.name_at_first().await.unwrap(), None);
 
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let named = house.namespace::<Named>().unwrap();
-    setup.clock.advance(1000);
+    house.advance(1000);
     // Nobody has called it by its name since.
     let parsed = named.id_from_string(&lobby.id().to_string()).unwrap();
     let parsed = named.get(parsed);
@@ -66,11 +64,10 @@ async fn a_name_is_there_in_the_constructor_and_when_an_alarm_woke_the_object() 
 
 #[tokio::test]
 async fn objects_are_found_by_name_size_and_last_write_without_being_woken() {
-    let setup = Setup::new(102);
-    let house = setup.open();
+    let house = TestHouse::with_seed(102);
     let named = house.namespace::<Named>().unwrap();
     for (number, name) in ["room/b", "room/a", "hall"].into_iter().enumerate() {
-        setup.disk.advance(1000);
+        house.advance(1000);
         let stub = named.get_by_name(name);
         stub.fill(1000 * (number + 1)).await.unwrap();
         house.evict(stub.id()).await.unwrap();

@@ -8,7 +8,7 @@ use dovehouse::{CallError, Ctx, Dovehouse, Error, Local, Result, StorageKind};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{Setup, eventually};
+use dovehouse::testing::{TestDisk, TestHouse, eventually};
 
 /// A class of four methods, under several names.
 macro_rules! class {
@@ -54,8 +54,7 @@ fn v1() -> Migration {
 
 #[tokio::test]
 async fn a_renamed_class_keeps_its_objects_ids_and_storage_across_a_power_cut() {
-    let setup = Setup::new(120);
-    let house = setup.open();
+    let house = TestHouse::with_seed(120);
     let first = house.deploy().class::<Room>().migrations([v1()]);
     assert_eq!(first.dry_run().to_string(), "Created Room (sqlite)");
     let report = first.apply().unwrap();
@@ -80,10 +79,7 @@ async fn a_renamed_class_keeps_its_objects_ids_and_storage_across_a_power_cut() 
             class: "Room".into()
         }
     );
-    drop(house);
-
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let dry = second(&house).dry_run();
     assert_eq!(
         dry.to_string(),
@@ -93,10 +89,7 @@ async fn a_renamed_class_keeps_its_objects_ids_and_storage_across_a_power_cut() 
     assert_eq!(second(&house).apply().unwrap(), dry);
     let nothing = second(&house).apply().unwrap();
     assert_eq!(nothing.to_string(), "Nothing to do");
-    drop(house);
-
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let halls = house.namespace::<Hall>().unwrap();
     assert_eq!(halls.id_from_name("lobby"), id);
     let kept = halls.get_by_name("lobby").get().await.unwrap();
@@ -119,33 +112,26 @@ async fn a_renamed_class_keeps_its_objects_ids_and_storage_across_a_power_cut() 
 
 #[tokio::test]
 async fn a_crash_at_any_moment_of_a_deployment_leaves_all_of_it_or_nothing() {
-    let setup = Setup::new(127);
-    let house = setup.open();
+    let house = TestHouse::with_seed(127);
     house.deploy().migrations([v1()]).apply().unwrap();
     let rooms = house.namespace::<Room>().unwrap();
     rooms.get_by_name("a").put("kept".into()).await.unwrap();
-    drop((rooms, house));
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let crashes: Arc<Mutex<Vec<SimFs>>> = Arc::default();
-    let undone = setup.disk.power_loss();
-    setup.disk.on_operation({
+    let undone = house.disk().power_loss().sim().clone();
+    house.disk().sim().on_operation({
         let crashes = crashes.clone();
         move |disk| crashes.lock().push(disk)
     });
     let swap = Migration::new("v2").rename("Room", "Hall").new_kv("Room");
     let deploy = |house: &Dovehouse| house.deploy().migrations([v1(), swap.clone()]);
     deploy(&house).apply().unwrap();
-    setup.disk.clear_hook();
+    house.disk().sim().clear_hook();
     let mut crashes = std::mem::take(&mut *crashes.lock());
     crashes.push(undone);
     let (mut before, mut after) = (0, 0);
     for crash in crashes {
-        let setup = Setup {
-            disk: crash.power_loss(),
-            clock: setup.clock.clone(),
-        };
-        let house = setup.open();
+        let house = house.on(TestDisk::of(crash.power_loss(), house.clock().clone()));
         let names: Vec<_> = house
             .engine()
             .classes()
@@ -182,8 +168,7 @@ fn first_again(
 
 #[tokio::test]
 async fn a_deleted_class_is_gone_at_once_and_its_objects_are_erased_after_a_restart_too() {
-    let setup = Setup::new(121);
-    let house = setup.open();
+    let house = TestHouse::with_seed(121);
     house.deploy().migrations([v1()]).apply().unwrap();
     let rooms = house.namespace::<Room>().unwrap();
     for number in 0..200 {
@@ -193,11 +178,9 @@ async fn a_deleted_class_is_gone_at_once_and_its_objects_are_erased_after_a_rest
             .await
             .unwrap();
     }
-    drop((rooms, house));
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let v2 = Migration::new("v2").delete("Room");
-    let operations = setup.disk.operations();
+    let operations = house.disk().sim().operations();
     let report = house
         .deploy()
         .migrations([v1(), v2.clone()])
@@ -210,16 +193,14 @@ async fn a_deleted_class_is_gone_at_once_and_its_objects_are_erased_after_a_rest
         }]
     );
     // What follows in the background may have begun; the deletion itself writes twice.
-    assert!(setup.disk.operations() - operations < 200);
+    assert!(house.disk().sim().operations() - operations < 200);
     assert!(
         matches!(house.namespace::<Room>(), Err(Error::Class { .. })),
         "nothing makes it anew"
     );
 
     // A crash in the midst of it leaves the rest to the next open; the name may be used meanwhile.
-    drop(house);
-    let setup = setup.after_power_loss();
-    let house = setup.open();
+    let house = house.crash();
     let v3 = Migration::new("v3").new_sqlite("Room");
     house.deploy().migrations([v1(), v2, v3]).apply().unwrap();
     let rooms = house.namespace::<Room>().unwrap();
@@ -237,16 +218,14 @@ async fn a_deleted_class_is_gone_at_once_and_its_objects_are_erased_after_a_rest
 
 #[tokio::test]
 async fn a_class_keeps_the_storage_that_it_was_made_with_and_kv_has_no_sql() {
-    let setup = Setup::new(122);
-    let house = setup.open();
+    let house = TestHouse::with_seed(122);
     let rooms = house.namespace::<KvRoom>().unwrap();
     rooms.get_by_name("a").put("value".into()).await.unwrap();
     let refused = rooms.get_by_name("a").sql().await.unwrap_err();
     assert!(
         matches!(&refused, CallError::Failed { message, .. } if message.contains("new_sqlite_classes"))
     );
-    drop((rooms, house));
-    let house = setup.after_power_loss().open();
+    let house = house.crash();
     assert!(matches!(
         house.namespace::<Room>(),
         Err(Error::Class { .. })
@@ -274,8 +253,7 @@ async fn a_class_keeps_the_storage_that_it_was_made_with_and_kv_has_no_sql() {
 
 #[test]
 fn migrations_that_make_no_sense_are_refused_as_a_whole() {
-    let setup = Setup::new(123);
-    let house = setup.open();
+    let house = TestHouse::with_seed(123);
     let refuse = |migrations: &[Migration]| {
         let refused = house.deploy().migrations(migrations.to_vec()).apply();
         let refused = problems(refused)
@@ -320,8 +298,7 @@ fn migrations_that_make_no_sense_are_refused_as_a_whole() {
 
 #[test]
 fn exports_are_reconciled_with_what_is_there() {
-    let setup = Setup::new(124);
-    let house = setup.open();
+    let house = TestHouse::with_seed(124);
     let apply = |exports: &[(&str, Export)]| house.deploy().exports(exports.to_vec()).apply();
     let created = || Export::created(StorageKind::Sqlite);
     let report = apply(&[("Room", created()), ("Hall", created())]).unwrap();
@@ -385,8 +362,7 @@ fn exports_are_reconciled_with_what_is_there() {
 
 #[tokio::test]
 async fn a_class_is_handed_over_to_a_tenant_that_expects_it_with_its_objects() {
-    let setup = Setup::new(125);
-    let house = setup.open();
+    let house = TestHouse::with_seed(125);
     house
         .namespace::<Room>()
         .unwrap()
@@ -394,8 +370,7 @@ async fn a_class_is_handed_over_to_a_tenant_that_expects_it_with_its_objects() {
         .put("mine".into())
         .await
         .unwrap();
-    drop(house);
-    let house = setup.after_power_loss().open();
+    let house = house.crash();
     let other = house.tenant("other").unwrap();
     assert!(matches!(
         house.tenant("dovehouse"),
@@ -495,14 +470,13 @@ impl Unversioned {
 
 #[tokio::test]
 async fn a_sweep_brings_sleeping_objects_up_to_date_and_can_be_stopped_and_continued() {
-    let setup = Setup::new(126);
-    let house = setup.open();
+    let house = TestHouse::with_seed(126);
     let before = house.namespace::<Unversioned>().unwrap();
     for number in 0..100 {
         before.get_by_name(&number.to_string()).put().await.unwrap();
     }
-    drop((before, house));
-    let house = setup.after_power_loss().open();
+    drop(before);
+    let house = house.crash();
     let objects = house.namespace::<Versioned>().unwrap();
     objects.get_by_name("3").refuse().await.unwrap();
     assert!(house.evict(objects.get_by_name("3").id()).await.unwrap());

@@ -7,7 +7,7 @@ use dovehouse::engine::{Engine, ObjectInfo};
 use dovehouse::{CallError, Ctx, Dovehouse, Error, Namespace, Query, Result};
 use parking_lot::Mutex;
 
-use crate::{START_MS, Setup, eventually};
+use dovehouse::testing::{START_MS, TestDisk, TestHouse, eventually};
 
 /// Something of everything.
 struct Bird {
@@ -62,18 +62,22 @@ impl Bird {
     }
 }
 
-fn open(setup: &Setup) -> (Dovehouse, Namespace<Bird>) {
-    let builder = setup.builder().location("frankfurt", "frankfurt");
-    let builder = builder.location("oregon", "oregon");
-    let house = builder
-        .jurisdiction("eu", &["frankfurt"])
-        .jurisdiction("us", &["oregon", ""])
-        .location_hint("wnam", "oregon")
-        .location_hint("weur", "frankfurt")
-        .open()
-        .unwrap();
-    let birds = house.namespace::<Bird>().unwrap();
+fn open(seed: u64) -> (TestHouse, Namespace<Bird>) {
+    let house = TestHouse::with_settings(seed, |builder| {
+        let builder = builder.location("frankfurt", "frankfurt");
+        let builder = builder.location("oregon", "oregon");
+        builder
+            .jurisdiction("eu", &["frankfurt"])
+            .jurisdiction("us", &["oregon", ""])
+            .location_hint("wnam", "oregon")
+            .location_hint("weur", "frankfurt")
+    });
+    let birds = house.namespace().unwrap();
     (house, birds)
+}
+
+fn birds(house: &Dovehouse) -> Namespace<Bird> {
+    house.namespace().unwrap()
 }
 
 async fn locations(birds: &Namespace<Bird>) -> Vec<String> {
@@ -87,8 +91,7 @@ async fn locations(birds: &Namespace<Bird>) -> Vec<String> {
 
 #[tokio::test]
 async fn bound_objects_live_in_their_jurisdiction_and_other_ids_are_refused_there() {
-    let setup = Setup::new(130);
-    let (_house, birds) = open(&setup);
+    let (house, birds) = open(130);
     let eu = birds.jurisdiction("eu").unwrap();
     assert!(matches!(
         birds.jurisdiction("mars").map(drop),
@@ -114,15 +117,15 @@ async fn bound_objects_live_in_their_jurisdiction_and_other_ids_are_refused_ther
         assert!(matches!(refused, CallError::ForeignId), "{refused}");
     }
 
-    let setup = setup.after_power_loss();
-    let (_house, birds) = open(&setup);
+    let house = house.crash();
+    let birds = self::birds(&house);
     // The namespace of all takes the id, which tells where it belongs; the alarm finds it there too.
     let parsed = birds.id_from_string(&dove.id().to_string()).unwrap();
     assert_eq!(parsed.jurisdiction(), Some("eu"));
     let parsed = birds.get(parsed);
     assert_eq!(parsed.notes().await.unwrap(), ["in europe", "in europe"]);
     assert_eq!(parsed.jurisdiction().await.unwrap().as_deref(), Some("eu"));
-    setup.clock.advance(1000);
+    house.advance(1000);
     eventually(async || parsed.notes().await.unwrap()[1] == "alarm, eu").await;
     let home = birds.get_by_name("dove");
     eventually(async || home.notes().await.unwrap()[1] == "alarm, nowhere").await;
@@ -130,8 +133,7 @@ async fn bound_objects_live_in_their_jurisdiction_and_other_ids_are_refused_ther
 
 #[tokio::test]
 async fn a_hint_places_an_object_that_is_not_there_yet() {
-    let setup = Setup::new(131);
-    let (_house, birds) = open(&setup);
+    let (house, birds) = open(131);
     let near = |name: &str, hint: &str| birds.get_near(birds.id_from_name(name), hint);
     near("new", "wnam").note("a".into()).await.unwrap();
     birds.get_by_name("old").note("b".into()).await.unwrap();
@@ -145,15 +147,15 @@ async fn a_hint_places_an_object_that_is_not_there_yet() {
         .unwrap();
     let expected = ["old home", "unknown home", "bound frankfurt", "new oregon"];
     assert_eq!(locations(&birds).await, expected);
-    let (_house, birds) = open(&setup.after_power_loss());
+    let house = house.crash();
+    let birds = self::birds(&house);
     let notes = birds.get_by_name("new").notes().await.unwrap();
     assert_eq!(notes, ["a", "d", "d"]);
 }
 
 #[tokio::test]
 async fn an_object_moves_with_all_it_has_and_stays_within_its_jurisdiction() {
-    let setup = Setup::new(132);
-    let (house, birds) = open(&setup);
+    let (house, birds) = open(132);
     let dove = birds.get_by_name("dove");
     dove.note("first".into()).await.unwrap();
     dove.fill(300 << 10).await.unwrap();
@@ -182,54 +184,49 @@ async fn an_object_moves_with_all_it_has_and_stays_within_its_jurisdiction() {
     assert!(house.evict(bound.id()).await.unwrap());
     birds.move_to(bound.id(), "oregon").await.unwrap();
 
-    let setup = setup.after_power_loss();
-    let (_house, birds) = open(&setup);
+    let house = house.crash();
+    let birds = self::birds(&house);
     assert_eq!(locations(&birds).await, ["dove oregon", "eagle oregon"]);
     let dove = birds.get_by_name("dove");
     assert_eq!(dove.notes().await.unwrap(), ["first", "second", "second"]);
     assert_eq!(dove.pending().await.unwrap(), Some(START_MS + 1000));
-    setup.clock.advance(1000);
+    house.advance(1000);
     eventually(async || dove.notes().await.unwrap()[2] == "alarm, nowhere").await;
 
     // Without its location it is not taken for an empty one.
-    let house = setup.after_power_loss().open();
-    let birds = house.namespace::<Bird>().unwrap();
+    let house = house.disk().power_loss().builder().open().unwrap();
+    let birds = self::birds(&house);
     let gone = birds.get_by_name("dove").notes().await.unwrap_err();
     assert!(matches!(gone, CallError::Wake(why) if why.contains("oregon")));
 }
 
 #[tokio::test]
 async fn a_crash_at_any_moment_of_a_move_leaves_exactly_one_owner_with_everything() {
-    let setup = Setup::new(133);
-    let (house, birds) = open(&setup);
+    let (house, birds) = open(133);
     let dove = birds.get_by_name("dove");
     dove.note("kept".into()).await.unwrap();
     let crashes: Arc<Mutex<Vec<SimFs>>> = Arc::default();
     for location in ["frankfurt", ""] {
-        setup.disk.on_operation({
+        house.disk().sim().on_operation({
             let crashes = crashes.clone();
             move |disk| crashes.lock().push(disk)
         });
         birds.move_to(dove.id(), location).await.unwrap();
-        setup.disk.clear_hook();
+        house.disk().sim().clear_hook();
     }
     let crashes = std::mem::take(&mut *crashes.lock());
-    drop((dove, birds, house));
     let (mut at_home, mut away) = (0, 0);
     for crash in crashes {
         for disk in [crash.power_loss(), crash.process_death()] {
-            let setup = Setup {
-                disk,
-                clock: setup.clock.clone(),
-            };
-            let (house, birds) = open(&setup);
+            let house = house.on(TestDisk::of(disk, house.clock().clone()));
+            let birds = self::birds(&house);
             let dove = birds.get_by_name("dove");
             assert_eq!(dove.notes().await.unwrap(), ["kept", "kept"]);
             assert_eq!(dove.pending().await.unwrap(), Some(START_MS + 1000));
             let owner = locations(&birds).await;
-            house.close().await.unwrap();
+            house.dovehouse().close().await.unwrap();
             // The other store has nothing of it.
-            let found = ["store", "frankfurt"].map(|dir| find(&setup.disk, dir));
+            let found = ["store", "frankfurt"].map(|dir| find(house.disk(), dir));
             let expected = match owner[0].as_str() {
                 "dove home" => [true, false],
                 _ => [false, true],
@@ -241,7 +238,7 @@ async fn a_crash_at_any_moment_of_a_move_leaves_exactly_one_owner_with_everythin
     assert!(at_home > 0 && away > 0, "{at_home} at home, {away} away");
 }
 
-fn find(disk: &SimFs, dir: &str) -> bool {
+fn find(disk: &TestDisk, dir: &str) -> bool {
     let engine = Engine::builder(dir)
         .fs(Arc::new(disk.clone()))
         .open_read_only();

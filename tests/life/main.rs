@@ -3,13 +3,10 @@
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod alarms;
 mod examples;
 mod identity;
+mod kit;
 mod lifecycle;
 mod locations;
-
-use common::{START_MS, Setup, eventually};
+mod tally;
