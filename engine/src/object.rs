@@ -99,7 +99,8 @@ struct Encoded {
 enum Next {
     Same,
     Big(BigCommit),
-    Tiny(State),
+    /// In a box: few objects come to it, and every awake one would have room for it.
+    Tiny(Box<State>),
 }
 
 /// Where the committed state stands in the log.

@@ -191,7 +191,7 @@ impl Object {
             }
             (Next::Tiny(state), Content::Big(big)) => {
                 big.retire_tree();
-                self.content = Content::Tiny(Working::new(state));
+                self.content = Content::Tiny(Working::new(*state));
             }
             (Next::Same | Next::Big(_) | Next::Tiny(_), Content::Tiny(working)) => {
                 working.forget_undo();

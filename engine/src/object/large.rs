@@ -141,7 +141,7 @@ impl Object {
             kind: Kind::Image,
             body: self.encode_image_of(&state)?,
             alarms_changed: true,
-            next: Next::Tiny(state),
+            next: Next::Tiny(Box::new(state)),
         }))
     }
 
