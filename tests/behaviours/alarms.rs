@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dovehouse::engine::Quota;
 use dovehouse::testing::{START_MS, eventually};
-use dovehouse::{CallError, Ctx, Error, Object, Result, Stub};
+use dovehouse::{CallError, Ctx, Error, Object, Reply, Result, Stub};
 use tokio::sync::oneshot;
 
 use crate::pigeon::{Loft, due, fired, keys_of, run, set, start};
@@ -86,6 +86,33 @@ async fn a_class_without_a_handler_cannot_set_an_alarm_nor_can_its_constructor()
         refused.contains("must have an alarm() handler"),
         "{refused}"
     );
+}
+
+/// The class of the pigeons in a program that has lost their handler.
+struct Silent;
+
+impl Object for Silent {
+    const CLASS: &'static str = "Pigeon";
+    type Stub = Stub<Silent>;
+
+    async fn new(_: &Ctx) -> Result<Self, CallError> {
+        Ok(Silent)
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_for_which_there_is_no_handler_any_more_is_not_tried_again() {
+    let loft = Loft::new(16);
+    set(&loft.pigeon(), 10, "").await;
+    let house = loft.house.on(loft.house.disk().power_loss());
+    let silent = house.namespace::<Silent>().unwrap().get_by_name("pigeon");
+    let due = async || {
+        let due = silent.call_shared("due", async |_, ctx| ctx.alarm().get().into_reply());
+        due.await.unwrap()
+    };
+    assert_eq!(due().await, Some(START_MS + 10));
+    house.advance(10);
+    eventually(async || due().await.is_none()).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use dovehouse::engine::Quota;
 use dovehouse::testing::{START_MS, eventually};
-use dovehouse::{CallError, Ctx, Result};
+use dovehouse::{CallError, Ctx, Error, Object, Reply, Result, StorageKind, Stub};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::pigeon::{Loft, due, fired, keys, keys_of, run, start, start_shared};
@@ -134,6 +134,84 @@ async fn a_reply_waits_for_confirmed_writes_and_for_no_others_in_transactions_to
             writing.await.unwrap().unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn what_an_inner_transaction_wrote_and_took_back_holds_up_no_reply() {
+    let loft = Loft::new(28);
+    let pigeon = loft.pigeon();
+    run(&pigeon, async |_| Ok(())).await.unwrap();
+    for confirmed in [false, true] {
+        for over_awaits in [false, true] {
+            loft.hold();
+            let writing = start(&pigeon, async move |ctx| {
+                ctx.transaction(async |_| {
+                    match confirmed {
+                        true => ctx.kv().put("outer", "")?,
+                        false => ctx.kv().unconfirmed().put("outer", "")?,
+                    }
+                    let inside = || {
+                        ctx.kv().put("inner", "")?;
+                        ctx.alarm().set(START_MS + 50)?;
+                        Err(Error::OutsideTurn)
+                    };
+                    let inner: Result<()> = match over_awaits {
+                        true => ctx.transaction(async |_| inside()).await,
+                        false => ctx.sql().transaction(|_| inside()),
+                    };
+                    assert!(inner.is_err());
+                    Ok(())
+                })
+                .await
+            });
+            loft.settle().await;
+            assert_eq!(writing.is_finished(), !confirmed, "{over_awaits}");
+            loft.release();
+            writing.await.unwrap().unwrap();
+            let clearing = run(&pigeon, async |ctx| {
+                assert_eq!(keys(ctx)?, ["outer"]);
+                ctx.kv().delete("outer").map(drop)
+            });
+            clearing.await.unwrap();
+        }
+    }
+}
+
+/// A class without a database.
+struct Plain;
+
+impl Object for Plain {
+    const CLASS: &'static str = "Plain";
+    const STORAGE: StorageKind = StorageKind::Kv;
+    type Stub = Stub<Plain>;
+
+    async fn new(_: &Ctx) -> Result<Self, CallError> {
+        Ok(Plain)
+    }
+}
+
+#[tokio::test]
+async fn transactions_over_awaits_nest_in_a_class_without_a_database_too() {
+    let loft = Loft::new(29);
+    let plain = loft.house.namespace::<Plain>().unwrap().get_by_name("p");
+    let nested = plain.call_exclusive("nest", async |_, ctx| {
+        let nested = ctx.transaction(async |_| {
+            ctx.kv().put("outer", "")?;
+            let undone: Result<()> = ctx
+                .transaction(async |_| {
+                    ctx.kv().put("inner", "")?;
+                    ctx.kv().delete("outer")?;
+                    tokio::task::yield_now().await;
+                    Err(Error::OutsideTurn)
+                })
+                .await;
+            assert!(undone.is_err());
+            ctx.transaction(async |_| ctx.kv().put("kept", "")).await
+        });
+        nested.await.into_reply()?;
+        keys(ctx).into_reply()
+    });
+    assert_eq!(nested.await.unwrap(), ["kept", "outer"]);
 }
 
 #[tokio::test]
