@@ -58,6 +58,7 @@ impl AlarmInfo {
 pub struct AlarmApi<'a> {
     pub(crate) core: &'a Rc<Core>,
     pub(crate) name: &'a str,
+    pub(crate) confirmed: bool,
 }
 
 impl std::fmt::Debug for AlarmApi<'_> {
@@ -67,6 +68,21 @@ impl std::fmt::Debug for AlarmApi<'_> {
 }
 
 impl AlarmApi<'_> {
+    /// The same alarm, for changes that nothing waits for, as [`Kv::unconfirmed`](crate::Kv::unconfirmed) has it.
+    pub fn unconfirmed(self) -> Self {
+        AlarmApi {
+            confirmed: false,
+            ..self
+        }
+    }
+
+    fn write<R>(&self, act: impl FnOnce(&mut Object) -> Result<R>) -> Result<R> {
+        self.core.with_storage(|storage| match self.confirmed {
+            true => storage.object(act),
+            false => storage.object_unconfirmed(act),
+        })
+    }
+
     /// When the alarm will fire, in milliseconds since 1970. While its handler runs there is none,
     /// unless the handler set another. Between a failure and the retry it is the time of the retry.
     pub fn get(&self) -> Result<Option<u64>> {
@@ -122,9 +138,10 @@ impl AlarmApi<'_> {
 
     /// Takes the alarm away, with its schedule. A handler that is running because of it goes on.
     pub fn delete(&self) -> Result<()> {
-        self.core
-            .with_storage(|storage| Ok(storage.object(|object| object.clear_alarm(self.name))))?;
-        Ok(())
+        self.write(|object| {
+            object.clear_alarm(self.name);
+            Ok(())
+        })
     }
 
     fn stored(&self) -> Result<Option<Alarm>> {
@@ -154,14 +171,12 @@ impl AlarmApi<'_> {
         {
             running.set_again = true;
         }
-        self.core.with_storage(|storage| {
-            storage.object(|object| {
-                let others = object.alarms().iter();
-                let others = others.filter(|other| other.name != alarm.name).count();
-                limit("the number of an object's alarms", others + 1, ALARMS_MAX)?;
-                object.set_alarm(alarm);
-                Ok(())
-            })
+        self.write(|object| {
+            let others = object.alarms().iter();
+            let others = others.filter(|other| other.name != alarm.name).count();
+            limit("the number of an object's alarms", others + 1, ALARMS_MAX)?;
+            object.set_alarm(alarm);
+            Ok(())
         })?;
         tell(self.core, due_ms);
         Ok(())

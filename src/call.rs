@@ -123,13 +123,40 @@ where
                     if let Err(error) = &result {
                         address.class.meters.failed(error);
                     }
-                    actor.core.emit(Box::new(move || drop(reply.send(result))));
+                    let (core, reply) = (actor.core.clone(), Some(reply));
+                    let answer = Answer { reply, core, link };
+                    actor.core.emit(Box::new(move || answer.leave(result)));
                 }
                 None => address.class.meters.canceled.increment(1),
             }
             actor.core.finish();
         };
         spawn_local(handle.instrument(span));
+    }
+}
+
+/// The way of a call's answer to its caller, who is told if the object is reset before the answer may leave.
+struct Answer<R> {
+    reply: Option<oneshot::Sender<Result<R, CallError>>>,
+    core: Rc<Core>,
+    link: Arc<Link>,
+}
+
+impl<R> Answer<R> {
+    fn leave(mut self, result: Result<R, CallError>) {
+        if let Some(reply) = self.reply.take() {
+            let _gone = reply.send(result);
+        }
+    }
+}
+
+impl<R> Drop for Answer<R> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take()
+            && let Some(error) = self.core.broken()
+        {
+            let _gone = reply.send(Err(self.link.lose(error)));
+        }
     }
 }
 

@@ -218,6 +218,7 @@ impl Core {
         begin: impl FnOnce(&Shard, &mut Storage) -> Result<()>,
     ) -> Result<(), CallError> {
         let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
+        shard.check_late(&self.address.id.raw())?;
         let mut storage = self.storage.borrow_mut();
         if storage.is_none() {
             let house = shard.house.upgrade().ok_or(CallError::Closed)?;
@@ -275,7 +276,7 @@ impl Core {
 
     /// Ends a turn: what it wrote becomes one record, and what it said leaves when that is durable. In a
     /// transaction that goes on, only what that may wait for leaves.
-    pub(crate) fn end_turn(&self) -> Result<()> {
+    pub(crate) fn end_turn(self: &Rc<Self>) -> Result<()> {
         let (goes_on, committed) = match self.storage.borrow().as_ref() {
             Some(storage) if storage.is_in_transaction() => (true, None),
             Some(storage) => (false, storage.commit()?),
@@ -303,6 +304,11 @@ impl Core {
         Ok(())
     }
 
+    /// The last commit of all, if there was one since the object woke.
+    pub(crate) fn last_commit(&self) -> Option<Ticket> {
+        self.committed.borrow().clone()
+    }
+
     /// Has outputs from now on wait for all writes that are committed, unconfirmed ones too.
     pub(crate) fn confirm_all(&self) {
         let committed = self.committed.borrow().clone();
@@ -320,11 +326,11 @@ impl Core {
     }
 
     /// Lets something leave the object: with the present turn's commit, if it is in one.
-    pub(crate) fn emit(&self, output: Output) {
+    pub(crate) fn emit(self: &Rc<Self>, output: Output) {
         self.emit_as(Leave::Confirmed, output);
     }
 
-    pub(crate) fn emit_as(&self, leave: Leave, output: Output) {
+    pub(crate) fn emit_as(self: &Rc<Self>, leave: Leave, output: Output) {
         if self.is_own_turn() {
             self.outbox.borrow_mut().push((leave, output));
         } else {
@@ -332,7 +338,7 @@ impl Core {
         }
     }
 
-    fn submit(&self, leave: Leave, output: Output) {
+    fn submit(self: &Rc<Self>, leave: Leave, output: Output) {
         // Without its shard there is nobody left to hear it.
         let Some(shard) = self.shard.upgrade() else {
             return;
@@ -348,7 +354,7 @@ impl Core {
         if pending.is_none() {
             *ticket.borrow_mut() = None;
         }
-        shard.submit(pending, output);
+        shard.submit(self, pending, output);
     }
 
     /// Why the object was reset, if it was.
@@ -424,6 +430,12 @@ impl Core {
         self.is_quiet() && self.kept.get() == 0
     }
 
+    /// Whether everything that it has committed is durable: to wake it before that would have its shard wait.
+    pub(crate) fn is_settled(&self) -> bool {
+        let committed = self.committed.borrow();
+        committed.as_ref().is_none_or(Ticket::is_durable)
+    }
+
     /// Whether nothing goes on in it.
     pub(crate) fn is_quiet(&self) -> bool {
         self.active.get() == 0
@@ -431,6 +443,6 @@ impl Core {
 
     /// Whether nothing went on in it since then.
     pub(crate) fn is_idle_since(&self, ms: u64) -> bool {
-        self.is_idle() && self.last_active_ms.get() <= ms
+        self.is_idle() && self.is_settled() && self.last_active_ms.get() <= ms
     }
 }

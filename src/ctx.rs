@@ -71,6 +71,7 @@ impl Ctx {
         AlarmApi {
             core: &self.core,
             name,
+            confirmed: true,
         }
     }
 

@@ -121,6 +121,9 @@ impl Error {
     }
 }
 
+/// SQLite's code for all kinds of constraints; the higher bits say which.
+const SQLITE_CONSTRAINT: i32 = 19;
+
 /// A result of the runtime.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -161,7 +164,7 @@ pub enum CallError {
     #[error("{0}")]
     Aborted(String),
     /// The object was reset while it worked on this call, by a panic elsewhere or because its writes
-    /// could not be made durable: whether they will be found again is unknown. A new call wakes it anew.
+    /// could not be committed or made durable: whether they will be found again is unknown. A new call wakes it anew.
     #[error("the object was reset: {0}")]
     Reset(String),
     /// A critical section took longer than its limit, and the object was reset.
@@ -170,6 +173,20 @@ pub enum CallError {
         /// The limit.
         limit_ms: u64,
     },
+    /// What the object wrote was not durable after so long: the disk is too slow, or stuck. The object was reset;
+    /// whether the writes will be found again is unknown. Try later, more slowly.
+    #[error(
+        "storage operation exceeded timeout: not durable after {limit_ms} ms, the object was reset"
+    )]
+    StorageTimeout {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// What a turn of the object wrote cannot be committed, and would not be the next time either: it exceeds a
+    /// quota or a limit, or violates a constraint that is checked at the end. Nothing of the turn was kept, and the
+    /// object was reset. Fix the handler, or give it more room.
+    #[error("the object was reset, and what it wrote last is undone: {0}")]
+    Refused(String),
     /// Too many events wait for the object. The call was not begun. Try later, more slowly.
     #[error("the object is overloaded: {0}")]
     Overloaded(String),
@@ -235,6 +252,27 @@ impl CallError {
         }
     }
 
+    /// Why an object is reset whose turn could not be committed.
+    pub(crate) fn of_commit(error: Error) -> Self {
+        use dovehouse_engine::{Error as Engine, wal::Error as Log};
+        use dovehouse_sqlbridge::Error as Sql;
+        let engine = match &error {
+            Error::Sql(Sql::Sqlite { code, .. }) if code & 0xFF == SQLITE_CONSTRAINT => {
+                return CallError::Refused(format!("constraints were violated: {error}"));
+            }
+            Error::Engine(engine) | Error::Sql(Sql::Engine(engine)) => engine,
+            _ => return CallError::Reset(error.to_string()),
+        };
+        match engine {
+            Engine::Quota { .. }
+            | Engine::TooBig { .. }
+            | Engine::Limit { .. }
+            | Engine::Log(Log::TooBig { .. }) => CallError::Refused(error.to_string()),
+            // The store failed, or is full: another time it may go well.
+            _ => CallError::Reset(error.to_string()),
+        }
+    }
+
     pub(crate) fn variant(&self) -> &'static str {
         match self {
             CallError::Failed { .. } => "Failed",
@@ -243,6 +281,8 @@ impl CallError {
             CallError::Aborted(_) => "Aborted",
             CallError::Reset(_) => "Reset",
             CallError::TimedOut { .. } => "TimedOut",
+            CallError::StorageTimeout { .. } => "StorageTimeout",
+            CallError::Refused(_) => "Refused",
             CallError::Overloaded(_) => "Overloaded",
             CallError::Wake(_) => "Wake",
             CallError::ForeignId => "ForeignId",
@@ -270,16 +310,21 @@ impl CallError {
 
     /// Whether the object has too much to do. Do not call it again at once.
     pub fn is_overloaded(&self) -> bool {
-        matches!(self, CallError::Overloaded(_) | CallError::TimedOut { .. })
+        use CallError::{Overloaded, StorageTimeout, TimedOut};
+        matches!(
+            self,
+            Overloaded(_) | TimedOut { .. } | StorageTimeout { .. }
+        )
     }
 
     /// Whether the object was reset: what it had in memory is gone.
     pub fn is_reset(&self) -> bool {
-        use CallError::{Aborted, Constructor, Panicked, Reset, TimedOut, Wake};
+        use CallError::{Aborted, Constructor, Panicked, Refused, Reset, Wake};
+        use CallError::{StorageTimeout, TimedOut};
         matches!(
             self,
-            Panicked(_) | Aborted(_) | Reset(_) | TimedOut { .. } | Constructor { .. } | Wake(_)
-        )
+            Panicked(_) | Aborted(_) | Reset(_) | Refused(_) | Constructor { .. } | Wake(_)
+        ) || matches!(self, TimedOut { .. } | StorageTimeout { .. })
     }
 }
 

@@ -107,7 +107,8 @@ impl Upgrade {
 impl From<CallError> for Response {
     fn from(error: CallError) -> Self {
         let status = match error {
-            CallError::Closed | CallError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CallError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            error if error.is_overloaded() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let text = status.canonical_reason().unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::actor::Actor;
 use crate::class::Address;
 use crate::core::{Chain, Core};
 use crate::error::CallError;
+use crate::gate::Output;
 use crate::object::Object;
 use crate::scheduler::{Outcome, Place};
 use crate::shard::{Event, Shard};
@@ -76,7 +77,7 @@ impl<T: Object> Event for Fire<T> {
             let outcome = match fired {
                 Ok(_) => Outcome::Noted,
                 // The store failed, not the handler.
-                Err(CallError::Reset(_)) => Outcome::Unnoted,
+                Err(CallError::Reset(_) | CallError::StorageTimeout { .. }) => Outcome::Unnoted,
                 Err(_) if actor.core.broken().is_none() => Outcome::Unnoted,
                 Err(_) => {
                     let (core, outcome) = put_off::<T>(&shard, &self.address, &actor.core).await;
@@ -84,17 +85,42 @@ impl<T: Object> Event for Fire<T> {
                     outcome
                 }
             };
-            let house = shard.house.clone();
-            settled.emit(Box::new(move || match self.cause {
-                Cause::Asked(reply) => drop(reply.send(handled)),
+            let tell: Output = match self.cause {
+                Cause::Asked(reply) => Box::new(move || drop(reply.send(handled))),
                 Cause::Due(place) => {
-                    if let Some(house) = house.upgrade() {
-                        let (now_ms, random) = (shard.clock.now_ms(), shard.engine.random_u64());
-                        house.alarms.done(place, outcome, now_ms, random);
-                    }
+                    let end = End {
+                        shard,
+                        place,
+                        outcome: Outcome::Unnoted,
+                    };
+                    Box::new(move || end.with(outcome))
                 }
-            }));
+            };
+            settled.emit(tell);
         });
+    }
+}
+
+/// Tells the scheduler how an alarm ended, when dropped: also if the object is reset before it may be told.
+struct End {
+    shard: Rc<Shard>,
+    place: Place,
+    outcome: Outcome,
+}
+
+impl End {
+    fn with(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let shard = &self.shard;
+        if let Some(house) = shard.house.upgrade() {
+            let (now_ms, random) = (shard.clock.now_ms(), shard.engine.random_u64());
+            house.alarms.done(self.place, self.outcome, now_ms, random);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::class::Address;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::CallError;
-use crate::gate::{Gate, Output};
+use crate::gate::{Gate, LATE_MS, Output};
 use crate::house::Inner;
 use crate::meters::Gauges;
 use crate::object::Object;
@@ -139,6 +139,7 @@ impl Shard {
     async fn live(self: Rc<Self>, mut notices: mpsc::UnboundedReceiver<Notice>) {
         let gate = spawn_local(self.clone().open_gate());
         let sweep = spawn_local(self.clone().sweep());
+        let look = spawn_local(self.clone().look_at_gate());
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Event(event) => event.deliver(&self),
@@ -156,6 +157,7 @@ impl Shard {
         }
         gate.abort();
         sweep.abort();
+        look.abort();
         self.actors.borrow_mut().clear();
     }
 
@@ -215,9 +217,9 @@ impl Shard {
         self.resized(core.take_bytes(), 0);
     }
 
-    /// Lets an output go once its ticket is redeemed.
-    pub(crate) fn submit(self: &Rc<Self>, ticket: Option<Ticket>, output: Output) {
-        if let Err(cause) = self.gate.submit(ticket, output) {
+    /// Lets an object's output go once its ticket is redeemed.
+    pub(crate) fn submit(self: &Rc<Self>, core: &Rc<Core>, ticket: Option<Ticket>, output: Output) {
+        if let Err(cause) = self.gate.submit(core, ticket, output) {
             self.reset_all(&cause);
         }
     }
@@ -235,6 +237,33 @@ impl Shard {
             if let Err(cause) = self.gate.drain() {
                 self.reset_all(&cause);
             }
+            if self.gate.forget_late()
+                && let Some(house) = self.house.upgrade()
+            {
+                // Of alarms that they had set the scheduler was never told.
+                house.alarms.look();
+            }
+        }
+    }
+
+    /// Resets objects whose commits take too long.
+    async fn look_at_gate(self: Rc<Self>) {
+        loop {
+            self.clock.sleep_until(self.clock.now_ms() + LOOK_MS).await;
+            let late = self.gate.look(self.engine.elapsed_us());
+            for core in late {
+                let last = core.last_commit();
+                core.reset(late_error());
+                self.gate.give_up(&core, last);
+            }
+        }
+    }
+
+    /// Refuses to wake an object whose last commit takes too long.
+    pub(crate) fn check_late(&self, id: &RawId) -> Result<(), CallError> {
+        match self.gate.is_late(id) {
+            true => Err(late_error()),
+            false => Ok(()),
         }
     }
 
@@ -296,7 +325,8 @@ impl Shard {
         let mut idle: Vec<Rc<Core>> = {
             let actors = self.actors.borrow();
             let cores = actors.values().map(|actor| actor.core());
-            cores.filter(|core| core.is_idle()).cloned().collect()
+            let idle = cores.filter(|core| core.is_idle() && core.is_settled());
+            idle.cloned().collect()
         };
         idle.sort_by_key(|core| core.last_active());
         for core in idle {
@@ -360,7 +390,15 @@ impl Shard {
     }
 }
 
+fn late_error() -> CallError {
+    CallError::StorageTimeout { limit_ms: LATE_MS }
+}
+
+/// How often a shard looks whether its outputs leave.
+const LOOK_MS: u64 = 1_000;
+
 /// Why [`TestHouse::abort_all`](crate::testing::TestHouse::abort_all) resets objects.
 const TEST_ABORTS: &str = "a test aborted all objects";
+
 /// How long a closing house waits for handlers that run.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);

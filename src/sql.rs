@@ -100,6 +100,7 @@ impl<'a> Sql<'a> {
         &self,
         act: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
+        let before = self.core.with_storage(|storage| Ok(storage.touched()))?;
         let savepoint = self.with(Database::savepoint)?;
         self.count_transactions(1)?;
         let acted = act(self);
@@ -111,6 +112,10 @@ impl<'a> Sql<'a> {
             }
             Err(error) => {
                 self.with(|database| database.rollback_to(savepoint))?;
+                self.core.with_storage(|storage| {
+                    storage.undone_since(before);
+                    Ok(())
+                })?;
                 Err(error)
             }
         }

@@ -32,9 +32,28 @@ pub(crate) struct Storage {
     unconfirmed_touches: Cell<u64>,
 }
 
-/// Where a transaction began in the database, if that takes part. The database is held so that it stays
-/// open.
-type Spanning = Option<(Rc<Database>, Savepoint)>;
+/// A transaction that may last longer than a turn.
+struct Spanning {
+    begin: Begin,
+    before: Touched,
+}
+
+/// Where it began.
+enum Begin {
+    /// With the turn: the outermost one, as long as no database takes part.
+    Turn,
+    /// In the database, which is held so that it stays open.
+    Database(Rc<Database>, Savepoint),
+    /// Among the keys of a class without databases.
+    Keys(dovehouse_engine::Savepoint),
+}
+
+/// How often the object was touched, and by writes that nothing waits for.
+#[derive(Clone, Copy)]
+pub(crate) struct Touched {
+    all: u64,
+    unconfirmed: u64,
+}
 
 impl Storage {
     pub(crate) fn open(house: &Inner, pool: &Pool, address: &Address) -> Result<Self> {
@@ -80,10 +99,10 @@ impl Storage {
         }
         let database = self.slot.database()?;
         if let Some(outermost) = self.spanning.borrow_mut().first_mut()
-            && outermost.is_none()
+            && matches!(outermost.begin, Begin::Turn)
         {
             // SQLite may undo a transaction by itself; its savepoint tells.
-            *outermost = Some((database.clone(), database.savepoint()?));
+            outermost.begin = Begin::Database(database.clone(), database.savepoint()?);
         }
         Ok(database)
     }
@@ -142,6 +161,20 @@ impl Storage {
         OVERHEAD_BYTES + state_bytes
     }
 
+    /// What was touched so far, for [`Storage::undone_since`].
+    pub(crate) fn touched(&self) -> Touched {
+        Touched {
+            all: self.object.lock().touches(),
+            unconfirmed: self.unconfirmed_touches.get(),
+        }
+    }
+
+    /// What was written since then is undone: no output has to wait for it.
+    pub(crate) fn undone_since(&self, before: Touched) {
+        let undone = self.object.lock().touches() - before.all;
+        self.unconfirmed_touches.set(before.unconfirmed + undone);
+    }
+
     /// Whether a transaction is open that goes on when the turn ends.
     pub(crate) fn is_in_transaction(&self) -> bool {
         !self.spanning.borrow().is_empty()
@@ -150,15 +183,17 @@ impl Storage {
     /// Begins a transaction that may last longer than the turn. What the turn wrote before must be
     /// committed, if it is the outermost.
     pub(crate) fn begin(&self) -> Result<()> {
-        let begun = match self.is_in_transaction() {
-            false => None,
-            true => {
+        let before = self.touched();
+        let begin = match (self.is_in_transaction(), self.class.storage) {
+            (false, _) => Begin::Turn,
+            (true, StorageKind::Kv) => Begin::Keys(self.object.lock().savepoint()),
+            (true, StorageKind::Sqlite) => {
                 let database = self.database()?;
                 let savepoint = database.savepoint()?;
-                Some((database, savepoint))
+                Begin::Database(database, savepoint)
             }
         };
-        self.spanning.borrow_mut().push(begun);
+        self.spanning.borrow_mut().push(Spanning { begin, before });
         self.transactions.update(|open| open + 1);
         Ok(())
     }
@@ -166,19 +201,23 @@ impl Storage {
     /// Ends the innermost of these transactions, and keeps what it did or undoes it.
     pub(crate) fn end(&self, keep: bool) -> Result<()> {
         let mut spanning = self.spanning.borrow_mut();
-        let Some(begun) = spanning.pop() else {
+        let Some(Spanning { begin, before }) = spanning.pop() else {
             return Ok(());
         };
         self.transactions.update(|open| open - 1);
-        match (begun, keep) {
-            (Some((database, savepoint)), true) => database.release(savepoint)?,
-            (Some((database, savepoint)), false) if !spanning.is_empty() => {
+        match (begin, keep) {
+            (Begin::Database(database, savepoint), true) => database.release(savepoint)?,
+            (Begin::Database(database, savepoint), false) if !spanning.is_empty() => {
                 database.rollback_to(savepoint)?;
             }
             // The outermost began with nothing uncommitted.
-            (Some((database, _)), false) => database.rollback(),
-            (None, true) => {}
-            (None, false) => self.object.lock().rollback(),
+            (Begin::Database(database, _), false) => database.rollback(),
+            (Begin::Turn | Begin::Keys(_), true) => {}
+            (Begin::Keys(savepoint), false) => self.object.lock().rollback_to(savepoint),
+            (Begin::Turn, false) => self.object.lock().rollback(),
+        }
+        if !keep {
+            self.undone_since(before);
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl StorageApi<'_> {
         let core = &self.ctx.core;
         self.refuse_transaction()?;
         if let Err(error) = core.end_turn() {
-            core.stop(CallError::Reset(error.to_string()));
+            core.stop(CallError::of_commit(error));
         }
         let bookmark =
             core.with_storage(|storage| storage.object(|object| Ok(object.bookmark()?)))?;

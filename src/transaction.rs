@@ -30,7 +30,7 @@ impl Transaction {
         // What the turn did before is not this transaction's.
         let is_outermost = !core.with_storage(|storage| Ok(storage.is_in_transaction()))?;
         if is_outermost && let Err(error) = core.end_turn() {
-            core.stop(CallError::Reset(error.to_string()));
+            core.stop(CallError::of_commit(error));
         }
         core.with_storage(Storage::begin)?;
         Ok(Transaction {

@@ -88,7 +88,7 @@ impl Core {
         match polled {
             Ok(poll) => match self.end_turn() {
                 Ok(()) => poll.map(Ok),
-                Err(error) => Poll::Ready(Err(self.reset(CallError::Reset(error.to_string())))),
+                Err(error) => Poll::Ready(Err(self.reset(CallError::of_commit(error)))),
             },
             Err(panic) => {
                 let message = panic_message(&*panic);

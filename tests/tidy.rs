@@ -200,9 +200,8 @@ fn unsafe_code_stays_in_its_pockets() {
     }
 }
 
-/// Every link from one document to another leads somewhere.
-#[test]
-fn documents_link_to_files_that_exist() {
+/// All documents.
+fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
         .map(|name| root().join(name))
         .to_vec();
@@ -211,7 +210,13 @@ fn documents_link_to_files_that_exist() {
         pages.extend(entries.map(|entry| entry.expect("the directory is readable").path()));
     }
     pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    for page in pages {
+    pages
+}
+
+/// Every link from one document to another leads somewhere.
+#[test]
+fn documents_link_to_files_that_exist() {
+    for page in pages() {
         let text = read(&page);
         for target in text
             .split("](")
@@ -230,4 +235,28 @@ fn documents_link_to_files_that_exist() {
             assert!(there, "{} links to {target}", page.display());
         }
     }
+}
+
+/// A test that a document names as `path.rs::name` is there.
+#[test]
+fn documents_name_tests_that_exist() {
+    let mut named = 0;
+    for page in pages() {
+        for code in read(&page).split('`').skip(1).step_by(2) {
+            let Some((file, test)) = code.split_once(".rs::") else {
+                continue;
+            };
+            let file = root().join(format!("{file}.rs"));
+            assert!(file.exists(), "{} names {code}", page.display());
+            let text = read(&file);
+            let is_there = |end| text.contains(&format!("fn {test}{end}"));
+            assert!(
+                is_there('(') || is_there('<'),
+                "{} names {code}",
+                page.display()
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 100, "the tables of behaviours name their tests");
 }

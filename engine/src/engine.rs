@@ -379,6 +379,11 @@ impl Engine {
         self.inner.fs.now_ms()
     }
 
+    /// Microseconds on a clock of the files that only goes forward.
+    pub fn elapsed_us(&self) -> u64 {
+        self.inner.fs.elapsed_us()
+    }
+
     /// Random bits from the engine's source.
     pub fn random_u64(&self) -> u64 {
         self.inner.fs.random_u64()

@@ -1,14 +1,8 @@
 //! Alarms beyond the first steps: several of an object, schedules, and what may go wrong.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use dovehouse::engine::Quota;
 use dovehouse::testing::{START_MS, TestHouse, eventually};
 use dovehouse::{AlarmInfo, Ctx, Dovehouse, Error, List, Local, Result, Sql};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-
-/// How often a handler has grown its object, whatever became of that.
-static GROWN: AtomicU32 = AtomicU32::new(0);
 
 /// Notes which alarm fired when, and does what it was told to for each.
 struct Sleeper {
@@ -88,10 +82,6 @@ impl Sleeper {
                 Ok(())
             }
             b"fail" => Err(Error::OutsideTurn),
-            b"grow" => {
-                GROWN.fetch_add(1, Ordering::SeqCst);
-                ctx.kv().put("large", [7; 5000])
-            }
             b"delete all" => ctx.delete_all(),
             b"hang" => {
                 self.hangs.take().map(|hangs| hangs.send(()));
@@ -237,37 +227,6 @@ async fn a_handler_that_never_ends_is_ended_after_15_minutes_and_tried_again() {
     eventually(async || retry().await > limit).await;
     let wait = retry().await - limit;
     assert!((2000..=2500).contains(&wait), "{wait}");
-}
-
-#[tokio::test]
-async fn a_commit_that_fails_does_not_use_up_the_retries() {
-    let house = TestHouse::with_seed(114);
-    let stub = sleeper(&house).await;
-    stub.set("".into(), START_MS + 1000, "grow".into())
-        .await
-        .unwrap();
-    let classes = house.engine().classes();
-    let class = classes.iter().find(|class| class.2 == "Sleeper").unwrap().0;
-    let quota = Quota {
-        object_bytes: Some(1000),
-        ..Quota::default()
-    };
-    house.engine().set_quota(class, quota);
-    // More often than a handler may fail; the clock goes on while they are put off.
-    while GROWN.load(Ordering::SeqCst) < 9 {
-        house.advance(100_000);
-        tokio::task::yield_now().await;
-    }
-    house.engine().set_quota(class, Quota::default());
-    let fired = async || sleeper(&house).await.fired().await.unwrap_or_default();
-    while fired().await.is_empty() {
-        house.advance(100_000);
-    }
-    let fired = fired().await;
-    assert!(
-        fired[0].ends_with(" 1000 0"),
-        "no try has counted: {fired:?}"
-    );
 }
 
 #[tokio::test]
