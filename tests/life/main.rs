@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod alarms;
+mod collab;
 mod examples;
 mod identity;
 mod kit;
