@@ -52,6 +52,20 @@ pub enum Error {
         /// The class.
         class: &'static str,
     },
+    /// A class with `storage = "kv"` keeps less than one with a database: keys of 2,048 bytes, values of 128 KiB and 34
+    /// bytes, 128 keys in a call that takes several. The call did nothing. Shorten the key, split the value or the
+    /// call, or declare a class with `storage = "sqlite"`.
+    #[error(
+        "{what} exceeds {limit}, the limit of class {class}, which is stored as kv: split it, or declare a class with storage = \"sqlite\""
+    )]
+    KvLimit {
+        /// The class.
+        class: &'static str,
+        /// What is too much.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// A deployment cannot be done, and nothing of it was. See its problems.
     #[error("the classes cannot be deployed:\n{0}")]
     Deploy(Box<crate::deploy::DeployReport>),

@@ -8,6 +8,7 @@ use dovehouse_engine::{List, Listed, Object};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::class::Class;
 use crate::core::Core;
 use crate::encoding::{decode, encode};
 use crate::error::Result;
@@ -18,7 +19,9 @@ use crate::error::Result;
 /// # Errors
 /// All methods fail with [`Error::OutsideTurn`](crate::Error::OutsideTurn) when called by anybody but the
 /// object's own handlers. A turn that writes more than its class may in one transaction (1 GiB unless set)
-/// fails.
+/// fails. In a class with `storage = "kv"` those that take keys or values fail with
+/// [`Error::KvLimit`](crate::Error::KvLimit) for a key of more than 2,048 bytes, a value of more than 131,106, or more
+/// than 128 keys in one call.
 #[derive(Clone, Copy)]
 pub struct Kv<'a> {
     core: &'a Rc<Core>,
@@ -52,6 +55,10 @@ impl<'a> Kv<'a> {
             .with_storage(|storage| storage.object(|object| act(object)))
     }
 
+    fn class(&self) -> &Class {
+        &self.core.address.class
+    }
+
     fn write<R>(&self, act: impl FnOnce(&mut Object) -> Result<R>) -> Result<R> {
         self.core.with_storage(|storage| match self.confirmed {
             true => storage.object(act),
@@ -59,8 +66,28 @@ impl<'a> Kv<'a> {
         })
     }
 
+    /// Several writes, all or none.
+    fn write_each<I>(
+        &self,
+        items: impl IntoIterator<Item = I>,
+        mut write: impl FnMut(&mut Object, I) -> Result<()>,
+    ) -> Result<()> {
+        self.write(|object| {
+            let before = object.savepoint();
+            for (number, item) in (1..).zip(items) {
+                let fits = self.class().check_number_of_keys(number);
+                if let Err(error) = fits.and_then(|()| write(object, item)) {
+                    object.rollback_keys_to(before);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The value of a key.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.class().check_key(key.as_ref())?;
         self.read(|object| Ok(object.get(key.as_ref())?.map(Cow::into_owned)))
     }
 
@@ -80,6 +107,7 @@ impl<'a> Kv<'a> {
     /// # }
     /// ```
     pub fn get_as<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        self.class().check_key(key.as_ref())?;
         self.read(|object| {
             let value = object.get(key.as_ref())?;
             value.map(|value| decode(&value)).transpose()
@@ -92,6 +120,9 @@ impl<'a> Kv<'a> {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut keys: Vec<Vec<u8>> = keys.into_iter().map(|key| key.as_ref().to_vec()).collect();
+        self.class().check_number_of_keys(keys.len())?;
+        keys.iter()
+            .try_for_each(|key| self.class().check_key(key))?;
         keys.sort_unstable();
         keys.dedup();
         self.read(|object| {
@@ -105,9 +136,12 @@ impl<'a> Kv<'a> {
         })
     }
 
-    /// Sets a key, of at most 4 KiB, to a value of at most 128 MiB.
+    /// Sets a key, of at most 4 KiB, to a value of at most 128 MiB; in a class with `storage = "kv"` 2,048 bytes and
+    /// 128 KiB.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.write(|object| Ok(object.put(key.as_ref(), value.as_ref())?))
+        let (key, value) = (key.as_ref(), value.as_ref());
+        self.class().check_entry(key, value)?;
+        self.write(|object| Ok(object.put(key, value)?))
     }
 
     /// Sets a key to a typed value, which is encoded now. Fails with [`Error::Value`](crate::Error::Value)
@@ -121,39 +155,28 @@ impl<'a> Kv<'a> {
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
     ) -> Result<()> {
-        self.write(|object| {
-            let before = object.savepoint();
-            for (key, value) in entries {
-                if let Err(error) = object.put(key.as_ref(), value.as_ref()) {
-                    object.rollback_keys_to(before);
-                    return Err(error.into());
-                }
-            }
-            Ok(())
+        self.write_each(entries, |object, (key, value)| {
+            let (key, value) = (key.as_ref(), value.as_ref());
+            self.class().check_entry(key, value)?;
+            Ok(object.put(key, value)?)
         })
     }
 
     /// Removes a key. Returns whether it was there.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.class().check_key(key.as_ref())?;
         self.write(|object| Ok(object.delete(key.as_ref())?))
     }
 
     /// Removes several keys, all or none. Returns how many were there.
     pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<usize> {
-        self.write(|object| {
-            let before = object.savepoint();
-            let mut deleted = 0;
-            for key in keys {
-                match object.delete(key.as_ref()) {
-                    Ok(existed) => deleted += usize::from(existed),
-                    Err(error) => {
-                        object.rollback_keys_to(before);
-                        return Err(error.into());
-                    }
-                }
-            }
-            Ok(deleted)
-        })
+        let mut deleted = 0;
+        self.write_each(keys, |object, key| {
+            self.class().check_key(key.as_ref())?;
+            deleted += usize::from(object.delete(key.as_ref())?);
+            Ok(())
+        })?;
+        Ok(deleted)
     }
 
     /// Keys and values in a range.

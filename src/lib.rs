@@ -37,6 +37,7 @@ mod gate;
 mod house;
 mod id;
 mod kv;
+mod kv_limits;
 mod lifetime;
 mod listing;
 mod locations;

@@ -14,6 +14,7 @@ macro_rules! start {
 
 mod calls;
 mod dove;
+mod limits;
 mod passing;
 mod sections;
 mod storage;
