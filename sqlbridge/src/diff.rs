@@ -1,8 +1,9 @@
-//! What differs between two states of an object: keys, schema and rows.
+//! What differs between two states of an object: keys, alarms, schema and rows.
 //!
 //! Both states are read in order and merged, so that what is held in memory is one entry of each, and what the
 //! report lists.
 
+mod alarms;
 mod order;
 mod tables;
 
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 use dovehouse_engine::{List, Object};
 use serde::{Serialize, Serializer};
+
+pub use alarms::{AlarmChange, AlarmState};
 
 use crate::database::Database;
 use crate::error::Result;
@@ -27,6 +30,8 @@ const LISTED_BYTES_MAX: usize = 16 << 20;
 pub struct Diff {
     /// The object's keys.
     pub keys: KeysDiff,
+    /// The alarms that differ, by name.
+    pub alarms: Vec<AlarmChange>,
     /// Tables, indexes, views and triggers, by kind and name.
     pub schema: Vec<SchemaChange>,
     /// The tables of which some row differs, by name; virtual ones by the tables that they are kept in.
@@ -152,10 +157,12 @@ impl Diff {
             bytes: LISTED_BYTES_MAX,
         };
         let keys = keys(&before.lock(), &after.lock(), &mut room)?;
+        let alarms = alarms::between(before.lock().alarms(), after.lock().alarms());
         let has_pages = |object: &SharedObject| object.lock().page_count() > 0;
         if !has_pages(before) && !has_pages(after) {
             return Ok(Diff {
                 keys,
+                alarms,
                 ..Diff::default()
             });
         }
@@ -165,6 +172,7 @@ impl Diff {
         let after = Database::open_with(after.clone(), &policy)?;
         Ok(Diff {
             keys,
+            alarms,
             schema: tables::schema(&before, &after)?,
             tables: tables::rows(&before, &after, limit, &mut room)?,
         })
@@ -172,7 +180,10 @@ impl Diff {
 
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.keys.counts.total() == 0 && self.schema.is_empty() && self.tables.is_empty()
+        self.keys.counts.total() == 0
+            && self.alarms.is_empty()
+            && self.schema.is_empty()
+            && self.tables.is_empty()
     }
 }
 

@@ -57,7 +57,9 @@ pub use connection::{Connection, memory_used};
 pub use counters::Counters;
 pub use cursor::{Access, Cursor, IntoIter, Raw, Statements};
 pub use database::{Database, Savepoint};
-pub use diff::{Counts, Diff, KeyChange, KeysDiff, RowChange, SchemaChange, TableDiff};
+pub use diff::{
+    AlarmChange, AlarmState, Counts, Diff, KeyChange, KeysDiff, RowChange, SchemaChange, TableDiff,
+};
 pub use error::{Error, Result};
 pub use file::SharedObject;
 pub use import::{Import, Imported, Refusal, names_in_metadata};

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dovehouse_engine::wal::sim::{SimFs, for_each_seed};
-use dovehouse_engine::{Bookmark, ClassId, Engine, Error as EngineError, Retention};
-use dovehouse_sqlbridge::{Connection, Counts, Database, Diff, Error, SharedObject, Value};
+use dovehouse_engine::{Alarm, Bookmark, ClassId, Engine, Error as EngineError, Retention};
+use dovehouse_sqlbridge::{
+    AlarmChange, AlarmState, Connection, Counts, Database, Diff, Error, SharedObject, Value,
+};
 use fastrand::Rng;
 use parking_lot::Mutex;
 
@@ -240,7 +242,7 @@ fn a_database_of_the_past_reads_and_refuses_to_write() {
 }
 
 #[test]
-fn a_diff_names_keys_schema_and_rows() {
+fn a_diff_names_keys_alarms_schema_and_rows() {
     let (engine, class) = open(&SimFs::new(1));
     let awake = wake(&engine, class, 1);
     for (key, value) in [(b"a", b"1"), (b"b", b"1"), (b"c", b"1")] {
@@ -264,8 +266,24 @@ fn a_diff_names_keys_schema_and_rows() {
     ] {
         awake.run(sql);
     }
+    let alarm = |name: &str, due_ms, schedule: &str| Alarm {
+        name: name.into(),
+        due_ms,
+        schedule: schedule.into(),
+        ..Alarm::default()
+    };
+    for name in ["same", "", "gone", "scheduled"] {
+        awake.object.lock().set_alarm(alarm(name, 1, ""));
+    }
     awake.commit();
     let before = awake.object.lock().bookmark().unwrap();
+    awake.object.lock().set_alarm(alarm("", 2, ""));
+    awake.object.lock().clear_alarm("gone");
+    awake.object.lock().set_alarm(alarm("new", 1, ""));
+    awake
+        .object
+        .lock()
+        .set_alarm(alarm("scheduled", 1, "UTC * * * * *"));
     awake.object.lock().put(b"b", b"2").unwrap();
     awake.object.lock().delete(b"c").unwrap();
     awake.object.lock().put(b"d", b"2").unwrap();
@@ -297,6 +315,23 @@ fn a_diff_names_keys_schema_and_rows() {
     assert_eq!(numbers(&found.keys.counts), [1, 1, 1]);
     assert_eq!(found.keys.listed.len(), 1);
     assert_eq!(found.keys.listed[0].key, b"b");
+    let alarms = |diff: &Diff| -> Vec<(String, Option<u64>, Option<u64>)> {
+        let due = |state: &Option<AlarmState>| state.as_ref().map(|state| state.due_ms);
+        let change =
+            |change: &AlarmChange| (change.name.clone(), due(&change.before), due(&change.after));
+        diff.alarms.iter().map(change).collect()
+    };
+    assert_eq!(
+        alarms(&found),
+        [
+            (String::new(), Some(1), Some(2)),
+            ("gone".into(), Some(1), None),
+            ("new".into(), None, Some(1)),
+            ("scheduled".into(), Some(1), Some(1)),
+        ]
+    );
+    let scheduled = found.alarms[3].after.as_ref().unwrap();
+    assert_eq!(scheduled.schedule, "UTC * * * * *");
     let schema = |diff: &Diff| -> Vec<(String, bool, bool)> {
         let change = |change: &dovehouse_sqlbridge::SchemaChange| {
             (

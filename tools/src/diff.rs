@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dovehouse_engine::{Bookmark, Engine, ObjectId};
-use dovehouse_sqlbridge::{Counts, Diff, SharedObject, TableDiff, Value};
+use dovehouse_sqlbridge::{AlarmChange, AlarmState, Counts, Diff, SharedObject, TableDiff, Value};
 use serde_json::json;
 
 use crate::exit::{FAILURE, Failure};
@@ -84,6 +84,7 @@ pub(crate) fn print(diff: &Diff) -> Result<(), Failure> {
         }
         rest(diff.keys.counts, diff.keys.listed.len())?;
     }
+    print_alarms(&diff.alarms)?;
     if !diff.schema.is_empty() {
         output::print(format!("schema: {} statements differ", diff.schema.len()))?;
         for change in &diff.schema {
@@ -91,6 +92,52 @@ pub(crate) fn print(diff: &Diff) -> Result<(), Failure> {
         }
     }
     diff.tables.iter().try_for_each(print_table)
+}
+
+fn print_alarms(changes: &[AlarmChange]) -> Result<(), Failure> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut counts = Counts::default();
+    for change in changes {
+        match (&change.before, &change.after) {
+            (None, _) => counts.added += 1,
+            (_, None) => counts.removed += 1,
+            _ => counts.changed += 1,
+        }
+    }
+    output::print(format!("alarms: {}", sentence(&counts)))?;
+    for AlarmChange {
+        name,
+        before,
+        after,
+        ..
+    } in changes
+    {
+        let line = |state: &Option<AlarmState>| {
+            let AlarmState {
+                due_ms,
+                attempts,
+                schedule,
+                ..
+            } = state.as_ref()?;
+            let name = if name.is_empty() {
+                "the object's own"
+            } else {
+                name
+            };
+            let mut line = format!("{name}: {}", output::time(*due_ms));
+            if *attempts > 0 {
+                line += &format!(", tried {attempts} times");
+            }
+            if !schedule.is_empty() {
+                line += &format!(", schedule {schedule}");
+            }
+            Some(line)
+        };
+        lines(line(before), line(after))?;
+    }
+    Ok(())
 }
 
 fn print_table(table: &TableDiff) -> Result<(), Failure> {

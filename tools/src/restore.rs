@@ -84,7 +84,10 @@ fn look(arguments: &Arguments, point: &Point) -> Result<(), Failure> {
     #[cfg(feature = "sql")]
     {
         const LISTED: usize = 20;
-        let diff = crate::diff::between(&engine, &id, &present, &bookmark, LISTED)?;
+        let mut diff = crate::diff::between(&engine, &id, &present, &bookmark, LISTED)?;
+        if !arguments.with_alarms {
+            diff.alarms.clear(); // They stay.
+        }
         crate::diff::print(&diff)?;
     }
     Ok(())
