@@ -14,6 +14,7 @@ use crate::id::{Minters, ObjectId};
 use crate::locations::HOME;
 use crate::meters::Meters;
 use crate::object::Object;
+use crate::retention::Declared;
 use crate::scheduler::Place;
 use crate::shard::Event;
 use crate::web_socket::{self, Dispatch};
@@ -25,6 +26,7 @@ pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) storage: StorageKind,
     pub(crate) has_alarm: bool,
+    history: Declared,
     pub(crate) minters: Minters,
     pub(crate) meters: Meters,
     type_id: TypeId,
@@ -116,6 +118,7 @@ impl Inner {
             name: T::CLASS,
             storage: T::STORAGE,
             has_alarm: T::HAS_ALARM,
+            history: Declared::of::<T>(self),
             minters: Minters::new(&entry.unique_key, self.stores.jurisdictions()),
             meters: Meters::new(T::CLASS),
             type_id: TypeId::of::<T>(),
@@ -126,6 +129,11 @@ impl Inner {
         classes.push(class.clone());
         drop((classes, catalog));
         self.class_number(&class, HOME)?;
+        for (store, _) in self.engines() {
+            if let Some(number) = self.class_in(&class, store) {
+                self.declare_history(class.history, store, number)?;
+            }
+        }
         // Its alarms can be handled from now on.
         self.alarms.look_for_class();
         Ok(class)
@@ -180,6 +188,8 @@ impl Inner {
         }
         let mut catalog = self.catalog.lock();
         let number = self.engine_at(store).class_of(&class.tenant, class.name)?;
+        self.declare_history(class.history, store, number)?;
+        self.repeat_what_was_said(class, store, number)?;
         let mut changed = catalog.clone();
         let entry = changed
             .entries

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dovehouse_engine::wal::fs::Fs;
-use dovehouse_engine::{DEFAULT_TENANT, Engine, ObjectId as RawId};
+use dovehouse_engine::{DEFAULT_TENANT, Engine, ObjectId as RawId, Retention};
 use dovehouse_sqlbridge::{PoolSizes, SqlPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -88,6 +88,10 @@ pub(crate) struct Inner {
     pub(crate) catalog: Mutex<Catalog>,
     /// The classes that were asked for.
     pub(crate) classes: Mutex<Vec<Arc<Class>>>,
+    /// What SQL may do, in handlers and on objects as they were.
+    pub(crate) sql_policy: SqlPolicy,
+    /// What classes declare that declare nothing.
+    pub(crate) retention: Option<Retention>,
     closing: AtomicBool,
 }
 
@@ -100,6 +104,7 @@ pub struct Builder {
     sql_policy: SqlPolicy,
     sql_pool: PoolSizes,
     segment_bytes: Option<u64>,
+    pub(crate) retention: Option<Retention>,
     clock: Arc<dyn Clock>,
     fs: Option<Arc<dyn Fs>>,
     pub(crate) locations: Settings,
@@ -176,6 +181,7 @@ impl Builder {
             sql_policy,
             sql_pool,
             segment_bytes,
+            retention,
             clock,
             fs,
             locations,
@@ -184,6 +190,9 @@ impl Builder {
             let mut engine = Engine::builder(dir);
             if let Some(bytes) = segment_bytes {
                 engine = engine.segment_bytes(bytes);
+            }
+            if let Some(retention) = retention {
+                engine = engine.retention(retention);
             }
             if let Some(fs) = &fs {
                 engine = engine.fs(fs.clone());
@@ -230,6 +239,8 @@ impl Builder {
                 register: register.take().expect("made once"),
                 catalog: Mutex::new(std::mem::take(&mut catalog)),
                 classes: Mutex::default(),
+                sql_policy,
+                retention,
                 closing: AtomicBool::new(false),
             }
         });
@@ -291,6 +302,7 @@ impl Dovehouse {
             sql_policy: SqlPolicy::native(),
             sql_pool: PoolSizes::default(),
             segment_bytes: None,
+            retention: None,
             clock: Arc::new(SystemClock),
             fs: None,
             locations: Settings::default(),

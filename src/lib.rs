@@ -47,6 +47,7 @@ mod namespace;
 mod object;
 mod past;
 mod register;
+mod retention;
 mod scheduler;
 mod sections;
 mod server;
@@ -88,7 +89,7 @@ pub use kv::Kv;
 pub use listing::{Cursor, ObjectSummary, Order, Page, Query};
 pub use namespace::Namespace;
 pub use object::{FetchHandler, Object};
-pub use past::Past;
+pub use past::{Past, PastSql};
 #[doc(hidden)]
 pub use serde;
 pub use server::Server;

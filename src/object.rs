@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use dovehouse_engine::Retention;
+
 use crate::alarms::AlarmInfo;
 use crate::catalog::StorageKind;
 use crate::ctx::Ctx;
@@ -21,6 +23,14 @@ pub trait Object: Sized + 'static {
 
     /// What its objects may keep. Chosen when the class is made: it cannot be changed later.
     const STORAGE: StorageKind = StorageKind::Sqlite;
+
+    /// For how long its objects can be had as they were. It is kept in the store when the class is asked for. What an
+    /// operator said goes before it, see [`Namespace::set_retention`](crate::Namespace::set_retention); with `None` it
+    /// is as the [house](crate::Builder::retention) has it.
+    const RETENTION: Option<Retention> = None;
+
+    /// Whether its history is thinned out: exact for a day, then the last state of each minute.
+    const THINNED: bool = false;
 
     /// Whether it has an alarm handler.
     const HAS_ALARM: bool = false;

@@ -7,9 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{
-    Bookmark, Engine, Error as EngineError, Moment, ObjectId as RawId, Retention,
-};
+use dovehouse_engine::{Bookmark, Engine, Error as EngineError, Moment, ObjectId as RawId};
 
 use crate::access::Mode;
 use crate::actor::Actor;
@@ -198,7 +196,8 @@ impl<T: Object> Namespace<T> {
     /// [`WrongBookmark`](EngineError::WrongBookmark) for a bookmark of another object.
     pub fn past(&self, id: &ObjectId, bookmark: &Bookmark) -> Result<Past> {
         let past = self.engine_of(id)?.past(&id.raw(), bookmark)?;
-        Ok(Past::new(past, *bookmark))
+        let policy = self.house.sql_policy;
+        Ok(Past::new(past, *bookmark, self.class.clone(), policy))
     }
 
     /// Restores an object to what it was, keys and tables, as one commit. Alarms stay as they are, unless
@@ -253,24 +252,6 @@ impl<T: Object> Namespace<T> {
         let (id, bookmark) = (id.raw(), *bookmark);
         let act = move |core: &Rc<Core>| fork(core, &id, &bookmark, with_alarms);
         self.alone(to, "fork", act).await
-    }
-
-    /// For how long objects of the class can be had as they were.
-    pub fn retention(&self) -> Retention {
-        let class = self.house.class_in(&self.class, HOME);
-        let class = class.expect("a class in use is in the home store");
-        self.house.engine.retention(class)
-    }
-
-    /// Says for how long, durably; 30 days unless something else was said. A shorter time lets go of what is
-    /// older soon, [`Retention::Off`] of everything, at once.
-    pub fn set_retention(&self, retention: Retention) -> Result<()> {
-        for (store, engine) in self.house.engines() {
-            if let Some(class) = self.house.class_in(&self.class, store) {
-                engine.set_retention(class, retention)?;
-            }
-        }
-        Ok(())
     }
 
     /// The store that an object is in; refuses ids of other namespaces.

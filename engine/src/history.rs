@@ -24,6 +24,7 @@ mod tables;
 mod thin;
 mod undo;
 mod value;
+mod wanted;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -104,8 +104,8 @@ impl Builder {
         self
     }
 
-    /// For how long classes keep what their objects were, unless [`Engine::set_retention`] said something else of
-    /// one. Not kept in the store. Default [`Retention::DEFAULT`], which is 30 days.
+    /// For how long classes keep what their objects were, unless something else was [said](Engine::set_retention) of
+    /// one, or [declared](Engine::declare_history). Not kept in the store. Default [`Retention::DEFAULT`], which is 30 days.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self

@@ -2,21 +2,17 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::parse::Parser;
-use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Result, Type, Visibility};
+use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, Result, Type, Visibility};
 
+use crate::arguments::{Arguments, arguments};
 use crate::method::{Method, Receiver};
 
 /// Expands the attribute.
 pub(crate) fn object(attribute: TokenStream, block: TokenStream) -> Result<TokenStream> {
     let block: ItemImpl = syn::parse2(block)?;
     let ident = type_ident(&block)?;
-    let Arguments { class, storage } = arguments(attribute, &ident)?;
-    let storage = storage.map(
-        |kind| quote!(const STORAGE: ::dovehouse::StorageKind = ::dovehouse::StorageKind::#kind;),
-    );
+    let Arguments { class, constants } = arguments(attribute, &ident)?;
     let functions: Vec<&ImplItemFn> = block
         .items
         .iter()
@@ -127,7 +123,7 @@ pub(crate) fn object(attribute: TokenStream, block: TokenStream) -> Result<Token
 
         impl ::dovehouse::Object for #ident {
             const CLASS: &'static str = #class;
-            #storage
+            #(#constants)*
             type Stub = #stub;
 
             #constructor
@@ -155,43 +151,6 @@ fn type_ident(block: &ItemImpl) -> Result<Ident> {
         }
         other => Err(Error::new_spanned(other, "expected the name of a type")),
     }
-}
-
-/// What the attribute's arguments say.
-struct Arguments {
-    class: LitStr,
-    /// The variant of `StorageKind`, if it is said.
-    storage: Option<Ident>,
-}
-
-fn arguments(arguments: TokenStream, ident: &Ident) -> Result<Arguments> {
-    let mut found = Arguments {
-        class: LitStr::new(&ident.to_string(), ident.span()),
-        storage: None,
-    };
-    let parser = Punctuated::<syn::MetaNameValue, syn::Token![,]>::parse_terminated;
-    for argument in parser.parse2(arguments)? {
-        let expected = "expected `class = \"Name\"`, `storage = \"sqlite\"` or `storage = \"kv\"`";
-        let refused = || Error::new_spanned(&argument, expected);
-        let syn::Expr::Lit(syn::ExprLit {
-            lit: syn::Lit::Str(value),
-            ..
-        }) = &argument.value
-        else {
-            return Err(refused());
-        };
-        match value.value().as_str() {
-            _ if argument.path.is_ident("class") => found.class = value.clone(),
-            "sqlite" if argument.path.is_ident("storage") => {
-                found.storage = Some(Ident::new("Sqlite", value.span()));
-            }
-            "kv" if argument.path.is_ident("storage") => {
-                found.storage = Some(Ident::new("Kv", value.span()));
-            }
-            _ => return Err(refused()),
-        }
-    }
-    Ok(found)
 }
 
 fn expand_new(method: &Method<'_>) -> Result<TokenStream> {

@@ -1,5 +1,6 @@
 //! The attribute `#[dovehouse::object]`; see its documentation in the crate `dovehouse`.
 
+mod arguments;
 mod expand;
 mod method;
 
@@ -29,7 +30,9 @@ use proc_macro::TokenStream;
 ///
 /// The class is named like the type; `#[dovehouse::object(class = "Name")]` names it otherwise, which
 /// lets the type be renamed later without losing its objects. `storage = "kv"` makes a class without SQL; a
-/// class keeps the storage that it was made with.
+/// class keeps the storage that it was made with. `retention = "90d"` (or `"12h"`, `"30m"`, `"90s"`, `"off"`,
+/// `"forever"`) says for how long its objects can be had as they were, and `thinned = true` that this is exact for
+/// the last day only, and by the minute before; see `Object::RETENTION` and `Object::THINNED`.
 #[proc_macro_attribute]
 pub fn object(arguments: TokenStream, block: TokenStream) -> TokenStream {
     expand::object(arguments.into(), block.into())

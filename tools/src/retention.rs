@@ -13,34 +13,35 @@ use crate::store;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Without a TIME it is shown. For a class of which nothing was said that is 30 days, unless the \
-program that opens the store says otherwise."
+    after_help = "Without a TIME it is shown. What is set goes before what the class is declared with in its program, until \
+it is set to `declared`. For a class of which nothing was said it is 30 days."
 )]
 pub(crate) struct Arguments {
     /// The store's directory
     dir: PathBuf,
     /// The class
     class: String,
-    /// How long, as 12h or 90d, or `off`, or `forever`
+    /// How long, as 12h or 90d, or `off`, or `forever`, or `declared`
     time: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Time(Retention);
+struct Time(Option<Retention>);
 
 impl FromStr for Time {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Time(match text {
+        Ok(Time(Some(match text {
+            "declared" => return Ok(Time(None)),
             "off" => Retention::Off,
             "forever" => Retention::Forever,
             _ => {
                 let ms = duration_ms(text).filter(|ms| *ms > 0);
-                let ms = ms.ok_or("a time is as 12h or 90d, or `off`, or `forever`")?;
+                let ms = ms.ok_or("a time is as 12h or 90d, or `off`, `forever` or `declared`")?;
                 Retention::For(Duration::from_millis(ms))
             }
-        }))
+        })))
     }
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = store::open_to_write(&arguments.dir)?;
     let class = store::class(&engine, &arguments.class)?;
     engine.set_retention(class, retention)?;
+    let retention = engine.retention(class);
     engine.close()?;
     Ok(output::print(sentence(retention))?)
 }

@@ -185,6 +185,9 @@ fn the_past_is_listed_read_compared_and_exported_and_nothing_is_written() {
         "keys: 0 added, 0 removed, 1 changed",
         "  - topic = doves",
         "  + topic = no doves",
+        "alarms: 0 added, 0 removed, 1 changed",
+        "  - the object's own: 2027-01-15T08:00:00.000Z",
+        "  + the object's own: 2027-01-15T08:00:00.002Z",
         "rows of bird: 1 added, 1 removed, 0 changed",
         "  - dove: name = dove, wings = 2",
         "  + kiwi: name = kiwi, wings = NULL",
@@ -212,10 +215,32 @@ fn the_past_is_listed_read_compared_and_exported_and_nothing_is_written() {
         (&1.into(), &"bird".into())
     );
     assert_eq!(made["tables"][0]["listed"][0]["after"][0], "dove");
+    let alarm = &made["alarms"][0];
+    assert_eq!(alarm["before"], serde_json::Value::Null);
+    assert_eq!(
+        alarm["after"],
+        serde_json::json!({"due_ms": 1_800_000_000_000u64, "attempts": 0, "schedule": ""})
+    );
 
     let looked = run(0, &["restore", dir, "a1", &bookmarks[0], "--dry-run"]);
     assert!(
         looked.contains("would be restored") && looked.contains("+ topic = doves"),
+        "{looked}"
+    );
+    assert!(!looked.contains("alarms"), "they stay: {looked}");
+    let looked = run(
+        0,
+        &[
+            "restore",
+            dir,
+            "a1",
+            &bookmarks[0],
+            "--dry-run",
+            "--with-alarms",
+        ],
+    );
+    assert!(
+        looked.contains("alarms: 0 added, 0 removed, 1 changed"),
         "{looked}"
     );
     let looked = run(0, &["restore", dir, "--all", &store.times[1], "--dry-run"]);
@@ -286,6 +311,8 @@ fn a_class_goes_back_to_a_time_and_its_retention_is_kept() {
         ("90d", "90d\n"),
         ("12h", "12h\n"),
         ("forever", "forever\n"),
+        ("off", "off\n"),
+        ("declared", "30d\n"),
         ("off", "off\n"),
     ] {
         assert_eq!(run(0, &["retention", dir, "Room", time]), shown);

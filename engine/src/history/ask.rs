@@ -1,13 +1,13 @@
 //! What callers ask of history: bookmarks, commits, and objects as they were.
 
+use super::Bookmark;
 use super::key::{Key, What};
 use super::past::Point;
 use super::read::Subject;
 use super::value::{Block, Commit};
-use super::{Bookmark, Retention};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
-use crate::id::{ClassId, ObjectId};
+use crate::id::ObjectId;
 use crate::load::LoadedState;
 use crate::object::Object;
 
@@ -25,34 +25,6 @@ pub struct Moment {
 }
 
 impl Engine {
-    /// For how long a class keeps what its objects were.
-    pub fn retention(&self, class: ClassId) -> Retention {
-        self.inner.history.retention(class)
-    }
-
-    /// Says for how long a class keeps what its objects were, durably. A shorter time lets go of what is older
-    /// with the next checkpoints; [`Retention::Off`] of everything, at once.
-    pub fn set_retention(&self, class: ClassId, retention: Retention) -> Result<()> {
-        self.inner.log.writable()?;
-        self.inner.follow_log()?;
-        let now_ms = self.inner.log.last_time_ms();
-        self.inner.history.set_retention(class, retention, now_ms);
-        self.inner.checkpoint(false).map(drop)
-    }
-
-    /// Whether the history of a class is thinned out: exact for a day, then the last state of each minute.
-    pub fn thinning(&self, class: ClassId) -> bool {
-        self.inner.history.is_thinned(class)
-    }
-
-    /// Says whether the history of a class is thinned out from now on, durably. What is thinned out stays so: a
-    /// bookmark of a state that is gone fails with [`Error::NotAvailable`], a time leads to the state before it.
-    pub fn set_thinning(&self, class: ClassId, is_thinned: bool) -> Result<()> {
-        self.inner.log.writable()?;
-        self.inner.history.set_thinned(class, is_thinned);
-        self.inner.checkpoint(false).map(drop)
-    }
-
     /// The bookmark of an object's newest durable commit. Fails with [`Error::NoObject`] if there is none.
     pub fn bookmark(&self, id: &ObjectId) -> Result<Bookmark> {
         let point = self.inner.present(id)?;

@@ -15,7 +15,8 @@ use crate::id::ClassId;
 pub enum Retention {
     /// Not at all.
     Off,
-    /// At least so long; in whole milliseconds.
+    /// At least so long; in whole milliseconds. No time at all is [`Off`](Retention::Off), and more than 2^64
+    /// milliseconds [`Forever`](Retention::Forever).
     For(Duration),
     /// As long as the store lives.
     Forever,
@@ -34,7 +35,12 @@ impl Retention {
         }
     }
 
-    pub(crate) fn from_ms(ms: u64) -> Self {
+    /// The same as it is read back: a time of zero is `Off`.
+    pub(crate) fn plain(self) -> Self {
+        Retention::from_ms(self.ms())
+    }
+
+    fn from_ms(ms: u64) -> Self {
         match ms {
             0 => Retention::Off,
             u64::MAX => Retention::Forever,
@@ -59,35 +65,61 @@ pub(super) struct Kept {
 const AS_LITTLE_AS_CAN_BE: Retention = Retention::For(Duration::from_millis(1));
 
 /// What is kept of a class.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct ClassKept {
-    /// If something was said of it.
-    retention: Option<Retention>,
-    is_thinned: bool,
+    /// What an operator said goes before what the class is declared with.
+    said: Wanted,
+    declared: Wanted,
     since_ms: u64,
 }
+
+/// What somebody wants of a class's history, as far as they want something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) retention: Option<Retention>,
+    pub(crate) thinning: Option<bool>,
+}
+
+impl ClassKept {
+    fn retention(&self) -> Option<Retention> {
+        self.said.retention.or(self.declared.retention)
+    }
+
+    fn is_thinned(&self) -> bool {
+        let wanted = self.said.thinning.or(self.declared.thinning);
+        wanted.unwrap_or(false)
+    }
+}
+
+/// The bits of a class's entry in the manifest.
+const SAID: u8 = 1;
+const SAID_THINNED: u8 = 2;
+const DECLARED: u8 = 4;
+const DECLARED_THINNED: u8 = 8;
+const SAID_NOT_THINNED: u8 = 16;
+const ALL_FLAGS: u8 = 31;
 
 impl Kept {
     pub(super) fn new(default: Retention, since_ms: u64) -> Self {
         Kept {
-            default,
+            default: default.plain(),
             since_ms,
             classes: BTreeMap::new(),
             pinned: BTreeMap::new(),
         }
     }
 
-    /// What was said of a class.
-    fn said(&self, class: ClassId) -> Retention {
-        let said = self.classes.get(&class).and_then(|kept| kept.retention);
-        said.unwrap_or(self.default)
+    /// What is wanted of a class.
+    fn wanted(&self, class: ClassId) -> Retention {
+        let wanted = self.classes.get(&class).and_then(ClassKept::retention);
+        wanted.unwrap_or(self.default)
     }
 
     /// For how long a class keeps history.
     pub(super) fn retention(&self, class: ClassId) -> Retention {
-        match self.said(class) {
+        match self.wanted(class) {
             Retention::Off if self.pinned.contains_key(&class) => AS_LITTLE_AS_CAN_BE,
-            said => said,
+            wanted => wanted,
         }
     }
 
@@ -109,12 +141,12 @@ impl Kept {
     }
 
     pub(super) fn is_thinned(&self, class: ClassId) -> bool {
-        self.classes.get(&class).is_some_and(|kept| kept.is_thinned)
+        self.classes.get(&class).is_some_and(ClassKept::is_thinned)
     }
 
     pub(super) fn keeps_any(&self) -> bool {
-        let said = |kept: &ClassKept| kept.retention.is_some_and(|said| said != Retention::Off);
-        self.default != Retention::Off || self.pins_any() || self.classes.values().any(said)
+        let wanted = |kept: &ClassKept| kept.retention().is_some_and(|time| time != Retention::Off);
+        self.default != Retention::Off || self.pins_any() || self.classes.values().any(wanted)
     }
 
     fn complete_since(&self, class: ClassId) -> u64 {
@@ -123,11 +155,7 @@ impl Kept {
     }
 
     fn class(&mut self, class: ClassId) -> &mut ClassKept {
-        self.classes.entry(class).or_insert(ClassKept {
-            retention: None,
-            is_thinned: false,
-            since_ms: 0,
-        })
+        self.classes.entry(class).or_default()
     }
 
     /// What a class's history had of commits until then is gone.
@@ -146,8 +174,17 @@ impl Kept {
         for (class, kept) in &self.classes {
             out.put_varint(u64::from(class.0));
             out.put_varint(kept.since_ms);
-            out.push(u8::from(kept.retention.is_some()) | u8::from(kept.is_thinned) << 1);
-            if let Some(retention) = kept.retention {
+            let (said, declared) = (kept.said, kept.declared);
+            let flags = [
+                (SAID, said.retention.is_some()),
+                (SAID_THINNED, said.thinning == Some(true)),
+                (DECLARED, declared.retention.is_some()),
+                (DECLARED_THINNED, declared.thinning == Some(true)),
+                (SAID_NOT_THINNED, said.thinning == Some(false)),
+            ];
+            let set = flags.into_iter().filter(|(_, is_set)| *is_set);
+            out.push(set.map(|(flag, _)| flag).sum());
+            for retention in [said.retention, declared.retention].into_iter().flatten() {
                 out.put_varint(retention.ms());
             }
         }
@@ -158,14 +195,27 @@ impl Kept {
         for _ in 0..reader.length()? {
             let class = ClassId(u16::try_from(reader.varint()?).ok()?);
             let since_ms = reader.varint()?;
-            let flags = reader.u8().filter(|flags| *flags <= 3)?;
-            let retention = match flags & 1 {
+            let flags = reader.u8().filter(|flags| *flags <= ALL_FLAGS)?;
+            let mut retention = |flag| match flags & flag {
+                0 => Some(None),
+                _ => Some(Some(Retention::from_ms(reader.varint()?))),
+            };
+            let (said, declared) = (retention(SAID)?, retention(DECLARED)?);
+            let thinning = match flags & (SAID_THINNED | SAID_NOT_THINNED) {
                 0 => None,
-                _ => Some(Retention::from_ms(reader.varint()?)),
+                SAID_THINNED => Some(true),
+                SAID_NOT_THINNED => Some(false),
+                _ => return None,
             };
             let of_class = ClassKept {
-                retention,
-                is_thinned: flags & 2 != 0,
+                said: Wanted {
+                    retention: said,
+                    thinning,
+                },
+                declared: Wanted {
+                    retention: declared,
+                    thinning: (flags & DECLARED_THINNED != 0).then_some(true),
+                },
                 since_ms,
             };
             kept.classes.insert(class, of_class);
@@ -175,9 +225,9 @@ impl Kept {
 }
 
 impl History {
-    /// What was said of a class.
+    /// What is wanted of a class.
     pub(crate) fn retention(&self, class: ClassId) -> Retention {
-        self.kept.read().said(class)
+        self.kept.read().wanted(class)
     }
 
     /// For how long a class keeps history now: forks may need it.
@@ -208,21 +258,42 @@ impl History {
         }
     }
 
-    pub(crate) fn set_retention(&self, class: ClassId, retention: Retention, now_ms: u64) {
-        let mut kept = self.kept.write();
-        let before = kept.said(class);
-        kept.class(class).retention = Some(retention);
-        if before == Retention::Off || retention == Retention::Off {
-            kept.let_go(class, now_ms);
-        }
-    }
-
     pub(crate) fn is_thinned(&self, class: ClassId) -> bool {
         self.kept.read().is_thinned(class)
     }
 
-    pub(crate) fn set_thinned(&self, class: ClassId, is_thinned: bool) {
-        self.kept.write().class(class).is_thinned = is_thinned;
+    /// What an operator said of a class.
+    pub(crate) fn said(&self, class: ClassId) -> Wanted {
+        let kept = self.kept.read();
+        kept.classes.get(&class).copied().unwrap_or_default().said
+    }
+
+    /// Says something else of a class.
+    pub(crate) fn say(&self, class: ClassId, now_ms: u64, say: impl FnOnce(&mut Wanted)) {
+        self.want(class, now_ms, |kept| say(&mut kept.said));
+    }
+
+    /// What a class is declared with.
+    pub(crate) fn declared(&self, class: ClassId) -> Wanted {
+        let kept = self.kept.read();
+        kept.classes
+            .get(&class)
+            .copied()
+            .unwrap_or_default()
+            .declared
+    }
+
+    pub(crate) fn declare(&self, class: ClassId, now_ms: u64, wanted: Wanted) {
+        self.want(class, now_ms, |kept| kept.declared = wanted);
+    }
+
+    fn want(&self, class: ClassId, now_ms: u64, change: impl FnOnce(&mut ClassKept)) {
+        let mut kept = self.kept.write();
+        let before = kept.wanted(class);
+        change(kept.class(class));
+        if before == Retention::Off || kept.wanted(class) == Retention::Off {
+            kept.let_go(class, now_ms);
+        }
     }
 
     /// Whether anything of a class is kept.
@@ -259,5 +330,53 @@ impl History {
     /// Commits until then cannot be undone any more, of any class.
     pub(super) fn lose_all(&self, until_ms: u64) {
         self.kept.write().let_all_go(until_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_of_classes_reads_back_and_what_was_said_goes_first() {
+        let times = [None, Some(Retention::Off), Some(Retention::Forever)];
+        let thinnings = [None, Some(false), Some(true)];
+        let mut kept = Kept::new(Retention::DEFAULT, 7);
+        let mut wanted = Vec::new();
+        for (said, declared) in times.iter().flat_map(|one| times.map(|two| (*one, two))) {
+            for thinning in thinnings {
+                let said = Wanted {
+                    retention: said,
+                    thinning,
+                };
+                let declared = Wanted {
+                    retention: declared,
+                    thinning: Some(true),
+                };
+                wanted.push((said, declared));
+            }
+        }
+        for (number, (said, declared)) in (0..).zip(&wanted) {
+            let class = kept.class(ClassId(number));
+            (class.said, class.declared) = (*said, *declared);
+        }
+        let mut bytes = Vec::new();
+        kept.encode(&mut bytes);
+        let read = Kept::decode(Retention::DEFAULT, &mut Reader::new(&bytes)).unwrap();
+        for (number, (said, declared)) in (0..).zip(&wanted) {
+            let class = ClassId(number);
+            assert_eq!(
+                (read.classes[&class].said, read.classes[&class].declared),
+                (*said, *declared)
+            );
+            let first = said.retention.or(declared.retention);
+            assert_eq!(read.retention(class), first.unwrap_or(Retention::DEFAULT));
+            assert_eq!(read.is_thinned(class), said.thinning != Some(false));
+        }
+        for len in 0..bytes.len() {
+            assert!(Kept::decode(Retention::DEFAULT, &mut Reader::new(&bytes[..len])).is_none());
+        }
+        assert_eq!(Retention::For(Duration::ZERO).plain(), Retention::Off);
+        assert_eq!(Retention::For(Duration::MAX).plain(), Retention::Forever);
     }
 }

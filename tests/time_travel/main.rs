@@ -1,8 +1,11 @@
 //! Time travel as users of the runtime see it: bookmarks in handlers, restores of the next session and at once,
-//! forks, and objects as they were.
+//! forks, objects as they were, and for how long.
 
 // `pub` marks what can be called through a stub.
 #![allow(unreachable_pub)]
+
+mod keeping;
+mod sql;
 
 use std::time::Duration;
 
