@@ -1,6 +1,6 @@
 //! Armed restores: what sleeping or awake objects are to be restored to when they are woken next.
 //!
-//! They stand in an object of the house's own, each by the id of the object that it is for, and not in that object
+//! They stand in the [register](crate::register), each by the id of the object that it is for, and not in that object
 //! itself: what it was is restored with all of its keys and alarms, and none of them are an application's to see.
 //!
 //! ```text
@@ -12,123 +12,76 @@
 
 use std::collections::BTreeMap;
 
-use dovehouse_engine::{Bookmark, Engine, Error as EngineError, List, Object, ObjectId};
+use dovehouse_engine::{Bookmark, Error as EngineError, ObjectId};
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::house::Inner;
+use crate::register::{self, Register, malformed};
 use crate::storage::Storage;
 
-/// A tenant of the house's own.
-const TENANT: &str = "dovehouse";
-const CLASS: &str = "armed restores";
-const ID: ObjectId = ObjectId::from_bytes(*b"armed restores of the dovehouse.");
+const PREFIX: &str = "armed/";
 
-#[derive(Debug, Default)]
-pub(crate) struct Armed(Mutex<Entries>);
-
-#[derive(Debug, Default)]
-struct Entries {
-    /// `None` as long as nothing was ever armed, and after the house was closed.
-    object: Option<Object>,
-    restores: BTreeMap<ObjectId, Bookmark>,
-}
+/// What the register has of them, so that waking an object asks memory only.
+#[derive(Debug)]
+pub(crate) struct Armed(Mutex<BTreeMap<ObjectId, Bookmark>>);
 
 impl Armed {
-    pub(crate) fn open(engine: &Engine) -> Result<Self> {
-        let classes = engine.classes();
-        let mut found = classes.into_iter();
-        let found = found.find(|(_, tenant, name)| tenant == TENANT && name == CLASS);
-        let Some((class, ..)) = found else {
-            return Ok(Armed::default());
-        };
-        let object = engine.wake(class, ID)?;
+    pub(crate) fn open(register: &Register) -> Result<Self> {
         let mut restores = BTreeMap::new();
-        for listed in object.list(&List::all()) {
-            let (key, value) = listed?;
-            let id = <[u8; 32]>::try_from(&*key).ok().map(ObjectId::from_bytes);
-            let text = std::str::from_utf8(&value).ok();
+        for (id, bookmark) in register.list(PREFIX)? {
+            let id = <[u8; 32]>::try_from(id).ok().map(ObjectId::from_bytes);
+            let text = String::from_utf8(bookmark).ok();
             let bookmark = text.and_then(|text| text.parse().ok());
-            let (Some(id), Some(bookmark)) = (id, bookmark) else {
-                let what = "the list of armed restores".to_owned();
-                let why = "its entries make no sense".to_owned();
-                return Err(EngineError::Damaged { what, why }.into());
-            };
-            restores.insert(id, bookmark);
+            let malformed = || malformed("list of armed restores");
+            restores.insert(id.ok_or_else(malformed)?, bookmark.ok_or_else(malformed)?);
         }
-        Ok(Armed(Mutex::new(Entries {
-            object: Some(object),
-            restores,
-        })))
+        Ok(Armed(Mutex::new(restores)))
     }
+}
 
-    /// Has the object restored when it is woken next, instead of what was armed before. Durable when it returns.
-    pub(crate) fn arm(&self, engine: &Engine, id: ObjectId, bookmark: Bookmark) -> Result<()> {
-        let mut entries = self.0.lock();
-        let text = bookmark.to_string();
-        entries.change(engine, |object| object.put(id.as_bytes(), text.as_bytes()))?;
-        entries.restores.insert(id, bookmark);
+impl Inner {
+    /// Has an object restored when it is woken next, instead of what was armed before. Durable when it returns.
+    pub(crate) fn arm(&self, id: ObjectId, bookmark: Bookmark) -> Result<()> {
+        let mut restores = self.armed.0.lock();
+        let (key, text) = (register::key(PREFIX, id.as_bytes()), bookmark.to_string());
+        self.register.change(
+            &self.engine,
+            |object| Ok(object.put(&key, text.as_bytes())?),
+        )?;
+        restores.insert(id, bookmark);
         Ok(())
     }
 
     /// The object is not restored any more. Durable when it returns.
-    pub(crate) fn disarm(&self, engine: &Engine, id: &ObjectId) -> Result<()> {
-        let mut entries = self.0.lock();
-        if entries.restores.contains_key(id) {
-            entries.change(engine, |object| object.delete(id.as_bytes()).map(drop))?;
-            entries.restores.remove(id);
+    pub(crate) fn disarm(&self, id: &ObjectId) -> Result<()> {
+        let mut restores = self.armed.0.lock();
+        if restores.contains_key(id) {
+            let key = register::key(PREFIX, id.as_bytes());
+            self.register
+                .change(&self.engine, |object| Ok(object.delete(&key).map(drop)?))?;
+            restores.remove(id);
         }
         Ok(())
     }
 
     /// Restores an object that has just woken, if that was armed. Durable when it returns.
-    pub(crate) fn begin_session(
-        &self,
-        engine: &Engine,
-        id: &ObjectId,
-        storage: &mut Storage,
-    ) -> Result<()> {
-        let Some(bookmark) = self.0.lock().restores.get(id).copied() else {
+    pub(crate) fn begin_session(&self, id: &ObjectId, storage: &mut Storage) -> Result<()> {
+        let Some(bookmark) = self.armed.0.lock().get(id).copied() else {
             return Ok(());
         };
-        match storage.restore(&bookmark, false) {
+        match storage.restore(self, &bookmark, false) {
             Ok(_) => {
                 if let Some((ticket, _)) = storage.commit()? {
                     ticket.wait().map_err(EngineError::Log)?;
                 }
             }
             // History has let go of it since it was armed. An object that never wakes again would be worse.
-            Err(crate::Error::Engine(
+            Err(Error::Engine(
                 error @ (EngineError::NotAvailable { .. } | EngineError::WrongBookmark { .. }),
             )) => tracing::error!(object = %id, "it is not restored: {error}"),
             Err(error) => return Err(error),
         }
-        self.disarm(engine, id)
-    }
-
-    /// Lets go of the object, before its store is closed.
-    pub(crate) fn close(&self) {
-        drop(self.0.lock().object.take());
-    }
-}
-
-impl Entries {
-    fn change(
-        &mut self,
-        engine: &Engine,
-        act: impl FnOnce(&mut Object) -> dovehouse_engine::Result<()>,
-    ) -> Result<()> {
-        if self.object.is_none() {
-            self.object = Some(engine.wake(engine.class_of(TENANT, CLASS)?, ID)?);
-        }
-        let object = self.object.as_mut().expect("it was opened");
-        match act(object).and_then(|()| object.commit()) {
-            Ok(Some(ticket)) => drop(ticket.wait().map_err(EngineError::Log)?),
-            Ok(None) => {}
-            Err(error) => {
-                object.rollback();
-                return Err(error.into());
-            }
-        }
-        Ok(())
+        self.disarm(id)
     }
 }

@@ -203,8 +203,7 @@ impl Core {
     pub(crate) fn open_storage(&self) -> Result<(), CallError> {
         self.open_storage_and(|shard, storage| {
             let house = shard.house.upgrade().ok_or(Error::Closed)?;
-            let id = self.address.id.raw();
-            house.armed.begin_session(&shard.engine, &id, storage)
+            house.begin_session(&self.address.id.raw(), storage)
         })
     }
 

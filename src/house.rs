@@ -203,7 +203,7 @@ impl Builder {
         let mut stores = Some(Stores::open(engine.clone(), locations, open)?);
         let mut register = Some(Register::open(&engine)?);
         let mut catalog = catalog::open(register.as_ref().expect("it was opened"), &engine)?;
-        let armed = Armed::open(&engine)?;
+        let armed = Armed::open(register.as_ref().expect("it was opened"))?;
         limits.awake_bytes /= shards;
         let mut starts = Vec::new();
         let inner = Arc::new_cyclic(|house| {
@@ -436,7 +436,6 @@ impl Dovehouse {
         let inner = self.inner.clone();
         let finish = move || {
             threads.into_iter().for_each(|thread| drop(thread.join()));
-            inner.armed.close();
             inner.register.close();
             let closed: Vec<_> = inner.engines().map(|(_, engine)| engine.close()).collect();
             closed.into_iter().collect::<Result<(), _>>()

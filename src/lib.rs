@@ -54,6 +54,7 @@ mod server;
 mod shard;
 mod signal;
 mod sql;
+mod stays;
 mod storage;
 mod stream;
 mod stub;

@@ -2,7 +2,8 @@
 //!
 //! 1. The register notes the move, so that what it may leave behind is found.
 //! 2. The object is copied to the target, durably. Nobody looks at the copy.
-//! 3. The register says that the object lives at the target: one commit, and from here on it does.
+//! 3. The register says that the object lives at the target: one commit, and from here on it does. With it goes what
+//!    is needed to find its history of before, which stays behind; see `stays.rs`.
 //! 4. The object is erased at the source, durably.
 //! 5. The register forgets the move.
 //!
@@ -27,6 +28,7 @@ use crate::locations::HOME;
 use crate::object::Object;
 use crate::register;
 use crate::shard::{Event, Shard};
+use crate::stays;
 
 /// What is copied in one commit: the copy of a big object needs no more memory.
 const COPY_BYTES: usize = 4 << 20;
@@ -43,24 +45,32 @@ impl Inner {
         if from == to {
             return Ok(());
         }
+        let stays = self.stays(&id)?;
         let noted = register::key("move/", id.as_bytes());
         let places = format!("{}\0{}", self.location_name(from), self.location_name(to));
         self.register.change(&self.engine, |object| {
             Ok(object.put(&noted, places.as_bytes())?)
         })?;
-        if let Err(error) = self.copy(&address.class, id, from, to) {
-            // The copy is not the object: should it stay, the note has it erased at the next open.
-            if self.erase(&address.class, id, to).is_ok() {
-                self.forget_move(&noted)?;
+        let (last, arrived) = match self.copy(&address.class, id, from, to) {
+            Ok(copied) => copied,
+            Err(error) => {
+                // The copy is not the object: should it stay, the note has it erased at the next open.
+                if self.erase(&address.class, id, to).is_ok() {
+                    self.forget_move(&noted)?;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
+        let stays = stays.moved(self.location_name(from), last, arrived);
         let name = self.location_name(to).to_owned();
         self.register.change(&self.engine, |object| {
             let key = register::key("object/", id.as_bytes());
             match to {
                 HOME => drop(object.delete(&key)?),
                 _ => object.put(&key, name.as_bytes())?,
+            }
+            if last > 0 {
+                object.put(&stays::key(&id), &stays.encode())?;
             }
             Ok(())
         })?;
@@ -75,7 +85,8 @@ impl Inner {
         })
     }
 
-    fn copy(&self, class: &Arc<Class>, id: RawId, from: usize, to: usize) -> Result<()> {
+    /// Returns the object's last commit at the source, and the one at the target by which the copy is whole.
+    fn copy(&self, class: &Arc<Class>, id: RawId, from: usize, to: usize) -> Result<(u64, u64)> {
         let source = self
             .engine_at(from)
             .wake(self.class_number(class, from)?, id)?;
@@ -111,7 +122,8 @@ impl Inner {
             target.set_alarm(alarm.clone());
         }
         target.commit()?;
-        wait(&target)
+        wait(&target)?;
+        Ok((source.seq(), target.seq()))
     }
 
     fn erase(&self, class: &Arc<Class>, id: RawId, store: usize) -> Result<()> {

@@ -133,7 +133,8 @@ impl<T: Object> Namespace<T> {
 
     /// Moves an object to another location, or with an empty name to the home store. It keeps its id, its
     /// storage and, if it is awake, its memory; calls wait meanwhile. When this returns the move is durable, and
-    /// after a crash at any moment the object is in exactly one place, whole. See `docs/lifecycle.md`.
+    /// after a crash at any moment the object is in exactly one place, whole. Its history stays where it was made, and
+    /// is found from there. See `docs/lifecycle.md`.
     ///
     /// # Errors
     /// [`Error::Location`] for a location that is not known, or outside the id's jurisdiction, or when asked for by

@@ -1,11 +1,13 @@
 //! The register: what the house keeps for itself, in an object of its own in the home store: its classes, what
-//! was deployed last, and where objects live that do not live at home.
+//! was deployed last, where objects live that do not live at home, and what is to happen to some when they wake.
 //!
 //! ```text
 //! class/UID        a class; see `catalog.rs`
 //! deploy/TENANT    what its classes were declared by last; see `catalog.rs`
 //! object/ID        the location where an object lives
 //! move/ID          a move that has begun: from and to
+//! stays/ID         where an object lived before; see `stays.rs`
+//! armed/ID         the bookmark that an object is restored to when it wakes next; see `armed.rs`
 //! ```
 //! Each change is one commit, durable when it returns, so that what it says is true after a crash.
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{Bookmark, Object, Ticket};
+use dovehouse_engine::{Bookmark, Error as EngineError, Object, Ticket};
 use dovehouse_sqlbridge::{Database, Pool, Savepoint, SharedObject, Slot};
 use parking_lot::Mutex;
 
@@ -140,13 +140,26 @@ impl Storage {
 
     /// Makes the object what it was, in this turn's transaction, which must have nothing else. Returns the
     /// bookmark of what it is now.
-    pub(crate) fn restore(&mut self, bookmark: &Bookmark, with_alarms: bool) -> Result<Bookmark> {
+    pub(crate) fn restore(
+        &mut self,
+        house: &Inner,
+        bookmark: &Bookmark,
+        with_alarms: bool,
+    ) -> Result<Bookmark> {
         self.slot.close();
         let mut object = self.object.lock();
         let now = object.bookmark()?;
-        if let Err(error) = object.restore(bookmark, with_alarms) {
+        let restored = match object.restore(bookmark, with_alarms) {
+            // It may be one of where the object was before it moved.
+            Err(EngineError::WrongBookmark { id }) => {
+                let past = house.past(&id, bookmark);
+                past.and_then(|past| Ok(object.replace_with(&past, with_alarms)?))
+            }
+            restored => restored.map_err(Error::from),
+        };
+        if let Err(error) = restored {
             object.rollback();
-            return Err(error.into());
+            return Err(error);
         }
         Ok(now)
     }

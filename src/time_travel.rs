@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{Bookmark, Engine, Error as EngineError, Moment, ObjectId as RawId};
+use dovehouse_engine::{Bookmark, Error as EngineError, Moment, ObjectId as RawId};
 
 use crate::access::Mode;
 use crate::actor::Actor;
@@ -15,8 +15,8 @@ use crate::class::Address;
 use crate::core::Core;
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error, Result};
+use crate::house::Inner;
 use crate::id::ObjectId;
-use crate::locations::HOME;
 use crate::namespace::Namespace;
 use crate::object::Object;
 use crate::past::Past;
@@ -84,15 +84,14 @@ impl StorageApi<'_> {
     /// history does not reach any more, and for one that has not come.
     pub async fn bookmark_at(&self, time_ms: u64) -> Result<Bookmark> {
         self.ctx.sync().await?;
-        Ok(engine(&self.ctx.core)?.bookmark_at(&self.id(), time_ms)?)
+        house(&self.ctx.core)?.bookmark_at(&self.id(), time_ms)
     }
 
     /// The object's commits that can be had again, the oldest first, with their times and sizes. First waits
     /// until what the object has written is durable, as [`Ctx::sync`] does.
     pub async fn history(&self) -> Result<Vec<Moment>> {
         self.ctx.sync().await?;
-        let engine = engine(&self.ctx.core)?;
-        moments(&engine, &self.id())
+        house(&self.ctx.core)?.moments(&self.id())
     }
 
     /// Has the object restored to a bookmark, keys and tables, when it wakes next: before its constructor, as one
@@ -114,14 +113,12 @@ impl StorageApi<'_> {
     pub async fn on_next_session_restore(&self, bookmark: &Bookmark) -> Result<Bookmark> {
         self.refuse_transaction()?;
         self.ctx.sync().await?;
-        let (engine, id) = (engine(&self.ctx.core)?, self.id());
-        drop(engine.past(&id, bookmark)?);
-        let shard = self.ctx.core.shard.upgrade().ok_or(Error::Closed)?;
-        let house = shard.house.upgrade().ok_or(Error::Closed)?;
+        let (house, id) = (house(&self.ctx.core)?, self.id());
+        drop(house.past(&id, bookmark)?);
         // The object may share its time with handlers that have written meanwhile.
         let core = &self.ctx.core;
         let now = core.with_storage(|storage| storage.object(|object| Ok(object.bookmark()?)))?;
-        house.armed.arm(&engine, id, *bookmark)?;
+        house.arm(id, *bookmark)?;
         Ok(now)
     }
 
@@ -139,15 +136,9 @@ impl StorageApi<'_> {
     }
 }
 
-fn engine(core: &Core) -> Result<Arc<Engine>> {
+fn house(core: &Core) -> Result<Arc<Inner>> {
     let shard = core.shard.upgrade().ok_or(Error::Closed)?;
-    let house = shard.house.upgrade().ok_or(Error::Closed)?;
-    Ok(house.engine_at(house.place(&core.address)?).clone())
-}
-
-fn moments(engine: &Engine, id: &RawId) -> Result<Vec<Moment>> {
-    let moments = engine.history(id)?;
-    Ok(moments.collect::<dovehouse_engine::Result<_>>()?)
+    shard.house.upgrade().ok_or(Error::Closed)
 }
 
 /// What objects were. Nothing of this wakes an object, and what an awake one has not made durable yet is not seen.
@@ -158,24 +149,28 @@ impl<T: Object> Namespace<T> {
     /// # Errors
     /// [`Error::Id`] for an id of another namespace; the engine's [`NoObject`](EngineError::NoObject).
     pub fn bookmark(&self, id: &ObjectId) -> Result<Bookmark> {
-        Ok(self.engine_of(id)?.bookmark(&id.raw())?)
+        self.check(id)?;
+        Ok(self.house.home_of(&id.raw())?.bookmark(&id.raw())?)
     }
 
     /// The bookmark of what an object was at a time, in milliseconds since 1970.
     ///
     /// # Errors
     /// Those of [`bookmark`](Self::bookmark), and the engine's [`NotAvailable`](EngineError::NotAvailable), with
-    /// what is available.
+    /// what is available; [`Error::Location`] if the object was at a location then that the house was opened without.
     pub fn bookmark_at(&self, id: &ObjectId, time_ms: u64) -> Result<Bookmark> {
-        Ok(self.engine_of(id)?.bookmark_at(&id.raw(), time_ms)?)
+        self.check(id)?;
+        self.house.bookmark_at(&id.raw(), time_ms)
     }
 
-    /// The commits of an object that can be had again, the oldest first, with their times and sizes.
+    /// The commits of an object that can be had again, the oldest first, with their times and sizes. Those from
+    /// before it [moved](Namespace::move_to) are among them, unless the house was opened without the location.
     ///
     /// # Errors
     /// Those of [`bookmark`](Self::bookmark).
     pub fn history(&self, id: &ObjectId) -> Result<Vec<Moment>> {
-        moments(self.engine_of(id)?, &id.raw())
+        self.check(id)?;
+        self.house.moments(&id.raw())
     }
 
     /// An object as it was, for reading, beside the object itself.
@@ -195,7 +190,8 @@ impl<T: Object> Namespace<T> {
     /// Those of [`bookmark_at`](Self::bookmark_at), and the engine's
     /// [`WrongBookmark`](EngineError::WrongBookmark) for a bookmark of another object.
     pub fn past(&self, id: &ObjectId, bookmark: &Bookmark) -> Result<Past> {
-        let past = self.engine_of(id)?.past(&id.raw(), bookmark)?;
+        self.check(id)?;
+        let past = self.house.past(&id.raw(), bookmark)?;
         let policy = self.house.sql_policy;
         Ok(Past::new(past, *bookmark, self.class.clone(), policy))
     }
@@ -228,7 +224,7 @@ impl<T: Object> Namespace<T> {
         bookmark: &Bookmark,
         with_alarms: bool,
     ) -> Result<Bookmark> {
-        self.engine_of(id)?;
+        self.check(id)?;
         let bookmark = *bookmark;
         let act = move |core: &Rc<Core>| restore(core, &bookmark, with_alarms);
         self.alone(id, "restore", act).await
@@ -238,8 +234,8 @@ impl<T: Object> Namespace<T> {
     /// history of its own. When this returns it is durable, as one commit.
     ///
     /// # Errors
-    /// The engine's [`NotEmpty`](EngineError::NotEmpty) if `to` has something stored; else those of
-    /// [`restore`](Self::restore).
+    /// The engine's [`NotEmpty`](EngineError::NotEmpty) if `to` has something stored; [`Error::Location`] if it lives
+    /// outside the jurisdiction that `id` is bound to; else those of [`restore`](Self::restore).
     pub async fn fork(
         &self,
         id: &ObjectId,
@@ -247,18 +243,16 @@ impl<T: Object> Namespace<T> {
         to: &ObjectId,
         with_alarms: bool,
     ) -> Result<()> {
-        self.engine_of(id)?;
-        self.engine_of(to)?;
+        self.check(id)?;
+        self.check(to)?;
         let (id, bookmark) = (id.raw(), *bookmark);
         let act = move |core: &Rc<Core>| fork(core, &id, &bookmark, with_alarms);
         self.alone(to, "fork", act).await
     }
 
-    /// The store that an object is in; refuses ids of other namespaces.
-    fn engine_of(&self, id: &ObjectId) -> Result<&Engine> {
-        self.class.minters.check(id.raw(), None)?;
-        let store = self.house.located(&id.raw())?.unwrap_or(HOME);
-        Ok(self.house.engine_at(store))
+    /// Refuses ids of other namespaces.
+    fn check(&self, id: &ObjectId) -> Result<()> {
+        Ok(self.class.minters.check(id.raw(), None).map(drop)?)
     }
 
     /// Runs `act` in a turn of an object that nobody else has, and that has no instance afterwards.
@@ -277,11 +271,10 @@ impl<T: Object> Namespace<T> {
 
 fn restore(core: &Rc<Core>, bookmark: &Bookmark, with_alarms: bool) -> Result<Bookmark> {
     core.open_storage_as_it_is()?;
-    let undo = core.with_storage_mut(|storage| storage.restore(bookmark, with_alarms))?;
-    let shard = core.shard.upgrade().ok_or(Error::Closed)?;
-    let house = shard.house.upgrade().ok_or(Error::Closed)?;
+    let house = house(core)?;
+    let undo = core.with_storage_mut(|storage| storage.restore(&house, bookmark, with_alarms))?;
     core.end_turn()?;
-    house.armed.disarm(&shard.engine, &core.address.id.raw())?;
+    house.disarm(&core.address.id.raw())?;
     if with_alarms {
         core.emit(Box::new(move || house.alarms.look()));
     }
@@ -295,11 +288,9 @@ fn fork(core: &Rc<Core>, id: &RawId, bookmark: &Bookmark, with_alarms: bool) -> 
         return Err(EngineError::NotEmpty { id: to }.into());
     }
     core.sleep();
-    let shard = core.shard.upgrade().ok_or(Error::Closed)?;
-    let house = shard.house.upgrade().ok_or(Error::Closed)?;
-    let engine = house.engine_at(house.place(&core.address)?);
-    core.confirm(engine.fork(id, bookmark, to, with_alarms)?);
-    if with_alarms && let Some(house) = shard.house.upgrade() {
+    let house = house(core)?;
+    core.confirm(house.fork(id, bookmark, &core.address, with_alarms)?);
+    if with_alarms {
         core.emit(Box::new(move || house.alarms.look()));
     }
     Ok(())

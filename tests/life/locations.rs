@@ -205,6 +205,7 @@ async fn a_crash_at_any_moment_of_a_move_leaves_exactly_one_owner_with_everythin
     let (house, birds) = open(133);
     let dove = birds.get_by_name("dove");
     dove.note("kept".into()).await.unwrap();
+    let before = birds.bookmark(dove.id()).unwrap();
     let crashes: Arc<Mutex<Vec<SimFs>>> = Arc::default();
     for location in ["frankfurt", ""] {
         house.disk().sim().on_operation({
@@ -224,6 +225,15 @@ async fn a_crash_at_any_moment_of_a_move_leaves_exactly_one_owner_with_everythin
             assert_eq!(dove.notes().await.unwrap(), ["kept", "kept"]);
             assert_eq!(dove.pending().await.unwrap(), Some(START_MS + 1000));
             let owner = locations(&birds).await;
+            // What it was before the move is found from wherever it is, by time as well.
+            let past = birds.past(dove.id(), &before).unwrap();
+            assert_eq!(past.get("last").unwrap().as_deref(), Some(&b"kept"[..]));
+            let listed = birds.history(dove.id()).unwrap();
+            assert!(listed.iter().any(|moment| moment.bookmark == before));
+            let time_ms = listed[0].time_ms;
+            let then = birds.bookmark_at(dove.id(), time_ms).unwrap();
+            let past = birds.past(dove.id(), &then).unwrap();
+            assert_eq!(past.get("last").unwrap().as_deref(), Some(&b"kept"[..]));
             house.dovehouse().close().await.unwrap();
             // The other store has nothing of it.
             let found = ["store", "frankfurt"].map(|dir| find(house.disk(), dir));

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)]
 
 mod keeping;
+mod moves;
 mod sql;
 
 use std::time::Duration;

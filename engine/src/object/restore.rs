@@ -103,6 +103,23 @@ impl Object {
         Ok(())
     }
 
+    /// Makes the object what another one is, keys and pages, in the open transaction. The other may be one of the
+    /// past, and of another store. Alarms stay as they are now, unless `with_alarms` is set. A database that is open on
+    /// the object must be closed before. Reads and writes all that there is.
+    ///
+    /// Fails as [`Object::put`] does; roll back then.
+    pub fn replace_with(&mut self, other: &Object, with_alarms: bool) -> Result<()> {
+        self.check_writable()?;
+        match self.is_empty() {
+            true => self.copy_from(other)?,
+            false => self.restore_all(other)?,
+        }
+        if with_alarms {
+            self.set_alarms(other.alarms().to_vec());
+        }
+        Ok(())
+    }
+
     /// Throws everything away and copies what was.
     fn restore_all(&mut self, past: &Object) -> Result<()> {
         self.clear(true);
