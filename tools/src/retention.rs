@@ -46,17 +46,15 @@ impl FromStr for Time {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Some(Time(retention)) = arguments.time else {
-        let engine = Engine::builder(&arguments.dir).open_read_only()?;
+    if let Some(Time(retention)) = arguments.time {
+        let engine = store::open_to_write(&arguments.dir)?;
         let class = store::class(&engine, &arguments.class)?;
-        return Ok(output::print(sentence(engine.retention(class)))?);
-    };
-    let engine = store::open_to_write(&arguments.dir)?;
+        engine.set_retention(class, retention)?;
+        engine.close()?;
+    }
+    let engine = Engine::builder(&arguments.dir).open_read_only()?;
     let class = store::class(&engine, &arguments.class)?;
-    engine.set_retention(class, retention)?;
-    let retention = engine.retention(class);
-    engine.close()?;
-    Ok(output::print(sentence(retention))?)
+    Ok(output::print(sentence(engine.retention(class)))?)
 }
 
 fn sentence(retention: Retention) -> String {
