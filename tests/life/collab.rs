@@ -1,5 +1,7 @@
 //! The example `collab`: several people write one document.
 
+use std::time::Duration;
+
 use dovehouse::testing::TestHouse;
 use dovehouse::{Body, ClientEnd, ClientWebSocket, Message, Query, http};
 
@@ -10,6 +12,9 @@ mod example;
 use example::edit::{Asked, Edit, Told};
 use example::replica::Replica;
 use example::{Document, DocumentStub};
+
+/// Before a test that waits for what never comes ends.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody with a copy of the document.
 struct Writer {
@@ -33,7 +38,8 @@ impl Writer {
     }
 
     async fn hear(&mut self) -> Told {
-        let Some(Ok(Message::Text(text))) = self.socket.next().await else {
+        let heard = tokio::time::timeout(PATIENCE, self.socket.next()).await;
+        let Some(Ok(Message::Text(text))) = heard.expect("there is something to hear") else {
             panic!("the connection ended");
         };
         let told: Told = serde_json::from_str(&text).unwrap();
