@@ -122,7 +122,8 @@ impl Gate {
                 .front()
                 .map(|pending| pending.ticket.state());
             let Some(state) = first else {
-                if self.look_after()? {
+                // Of those that were late somebody has to hear when the log moves.
+                if self.look_after()? && self.late.borrow().is_empty() {
                     self.signal.rest();
                 }
                 return Ok(());
