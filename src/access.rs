@@ -22,10 +22,13 @@ pub(crate) struct Lock {
     /// Sharers, or -1 for one that is alone.
     holders: Cell<isize>,
     waiting: RefCell<VecDeque<Waiter>>,
+    last_number: Cell<u64>,
 }
 
 #[derive(Debug)]
 struct Waiter {
+    /// Ascending along the queue.
+    number: u64,
     mode: Mode,
     grant: oneshot::Sender<Access>,
 }
@@ -37,23 +40,36 @@ pub(crate) struct Access {
     mode: Mode,
 }
 
-/// A place in the queue.
+/// What was asked for: it is there, or there is a place in the queue.
 #[derive(Debug)]
-pub(crate) struct Request(Result<Access, oneshot::Receiver<Access>>);
+pub(crate) struct Request(Result<Access, Waiting>);
+
+/// A place in the queue, given up when dropped: whoever goes away holds up nobody, and does not count.
+#[derive(Debug)]
+struct Waiting {
+    lock: Rc<Lock>,
+    number: u64,
+    grant: oneshot::Receiver<Access>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.lock.leave(self.number);
+    }
+}
 
 impl Request {
     /// Waits for one's turn.
     pub(crate) async fn granted(self) -> Access {
         match self.0 {
             Ok(access) => access,
-            Err(grant) => grant
-                .await
-                .expect("the lock lives while somebody waits for it"),
+            Err(mut waiting) => {
+                let granted = (&mut waiting.grant).await;
+                granted.expect("the lock grants before it forgets")
+            }
         }
     }
-}
 
-impl Request {
     /// Whether one has to wait.
     pub(crate) fn waits(&self) -> bool {
         self.0.is_err()
@@ -73,9 +89,32 @@ impl Lock {
         if first && self.admits(mode) {
             return Request(Ok(self.grant(mode)));
         }
-        let (grant, granted) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(Waiter { mode, grant });
-        Request(Err(granted))
+        let (sender, grant) = oneshot::channel();
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        self.waiting.borrow_mut().push_back(Waiter {
+            number,
+            mode,
+            grant: sender,
+        });
+        let lock = self.clone();
+        Request(Err(Waiting {
+            lock,
+            number,
+            grant,
+        }))
+    }
+
+    /// Takes a place out of the queue, if it is still there.
+    fn leave(self: &Rc<Self>, number: u64) {
+        let mut waiting = self.waiting.borrow_mut();
+        let place = waiting.binary_search_by_key(&number, |waiter| waiter.number);
+        if let Ok(place) = place {
+            waiting.remove(place);
+            drop(waiting);
+            // It may have been all that held up those behind it.
+            self.grant_waiting();
+        }
     }
 
     fn admits(&self, mode: Mode) -> bool {
@@ -105,19 +144,8 @@ impl Lock {
                 return;
             }
             let waiter = self.waiting.borrow_mut().pop_front().expect("it was there");
-            // If nobody waits any more the access comes back and is dropped, which grants the next.
-            let _gone = waiter.grant.send(self.grant(waiter.mode));
-        }
-    }
-}
-
-impl Access {
-    /// Goes on sharing what one had alone.
-    pub(crate) fn downgrade(&mut self) {
-        if self.mode == Mode::Exclusive {
-            self.mode = Mode::Shared;
-            self.lock.holders.set(1);
-            self.lock.grant_waiting();
+            let sent = waiter.grant.send(self.grant(waiter.mode));
+            sent.expect("who does not wait any more has left the queue");
         }
     }
 }
@@ -141,7 +169,7 @@ mod tests {
     fn now(request: &mut Request) -> bool {
         match &mut request.0 {
             Ok(_) => true,
-            Err(grant) => match grant.try_recv() {
+            Err(waiting) => match waiting.grant.try_recv() {
                 Ok(access) => {
                     request.0 = Ok(access);
                     true
@@ -172,31 +200,28 @@ mod tests {
     }
 
     #[test]
-    fn who_gave_up_waiting_holds_up_nobody() {
+    fn who_gave_up_waiting_holds_up_nobody_and_does_not_count() {
         let lock = Rc::new(Lock::default());
         let mut alone = lock.request(Mode::Exclusive, false);
         assert!(now(&mut alone));
         let gone = lock.request(Mode::Exclusive, false);
         let mut next = lock.request(Mode::Shared, false);
+        assert_eq!(lock.waiting(), 2);
         drop(gone);
+        assert_eq!(lock.waiting(), 1);
         drop(alone);
         assert!(now(&mut next));
-    }
-
-    #[test]
-    fn a_downgrade_lets_sharers_in() {
-        let lock = Rc::new(Lock::default());
-        let Request(Ok(mut access)) = lock.request(Mode::Exclusive, false) else {
-            panic!("it is free")
-        };
-        let mut next = lock.request(Mode::Shared, false);
-        assert!(!now(&mut next));
-        access.downgrade();
-        assert!(now(&mut next));
-        let mut alone = lock.request(Mode::Exclusive, false);
-        drop(access);
-        assert!(!now(&mut alone));
-        drop(next);
-        assert!(now(&mut alone));
+        let gone = lock.request(Mode::Exclusive, false);
+        let mut behind = lock.request(Mode::Shared, false);
+        assert!(!now(&mut behind));
+        drop(gone);
+        assert!(now(&mut behind), "nobody waits to be alone any more");
+        // Whoever goes away with the access in hand gives it back.
+        let granted = lock.request(Mode::Exclusive, false);
+        let mut last = lock.request(Mode::Exclusive, false);
+        drop((next, behind));
+        assert!(!now(&mut last));
+        drop(granted);
+        assert!(now(&mut last));
     }
 }

@@ -1,9 +1,11 @@
 //! An awake object of a class: its instance, and the events that run in it.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
+
+use tokio::sync::Notify;
 
 use crate::access::{Access, Mode, Request};
 use crate::alarms::{self, Running};
@@ -20,6 +22,10 @@ pub(crate) struct Actor<T> {
     pub(crate) core: Rc<Core>,
     /// `None` until the first event has made it. Borrowed as the lock allows.
     instance: RefCell<Option<T>>,
+    /// Whether an event is making it. Others that have the object meanwhile wait for it.
+    is_making: Cell<bool>,
+    /// Told when making it has ended, however that went.
+    made: Notify,
 }
 
 /// An actor of any class, for the shard's map.
@@ -41,7 +47,6 @@ impl<T: Object> AnyActor for Actor<T> {
 /// An event's place in the object's queue.
 pub(crate) struct Place {
     request: Request,
-    mode: Mode,
     handler: Handler,
     waiting: Option<Waiting>,
 }
@@ -51,6 +56,8 @@ impl<T: Object> Actor<T> {
         Rc::new(Actor {
             core,
             instance: RefCell::default(),
+            is_making: Cell::new(false),
+            made: Notify::new(),
         })
     }
 
@@ -61,17 +68,18 @@ impl<T: Object> Actor<T> {
         let held = chain.iter().rfind(|held| held.object == id);
         let barge = match (held.map(|held| held.mode), mode) {
             (None, _) => false,
-            (Some(Mode::Shared), Mode::Shared) => true,
+            // Of what is being made only the constructor can have called, and that it waits for.
+            (Some(Mode::Shared), Mode::Shared) if !self.is_making.get() => true,
             _ => return Err(CallError::Reentrant),
         };
         let section = held.and_then(|held| held.section);
         let mut place = Place {
             request: self.core.lock.request(mode, barge),
-            mode,
             handler: self.core.handler(chain.clone(), Some(mode), section),
             waiting: None,
         };
-        if place.request.waits() && !chain.is_empty() {
+        let waits = place.request.waits() || self.instance.borrow().is_none();
+        if waits && !chain.is_empty() {
             let shard = self.core.shard.upgrade().ok_or(CallError::Closed)?;
             let house = shard.house.upgrade().ok_or(CallError::Closed)?;
             place.waiting = Some(house.waits.begin(chain, id)?);
@@ -83,37 +91,39 @@ impl<T: Object> Actor<T> {
     async fn enter(&self, place: Place) -> Result<(Access, Handler), CallError> {
         let Place {
             request,
-            mode,
             handler,
             waiting,
         } = place;
-        let mut access = request.granted().await;
-        drop(waiting);
+        let access = request.granted().await;
         if let Some(error) = self.core.broken() {
             return Err(error);
         }
         if self.instance.borrow().is_none() {
             // In a box, so that it takes no room in the calls that come after.
-            access = Box::pin(self.construct(access, &handler)).await?;
+            Box::pin(self.instance_made(&handler)).await?;
         }
-        if mode == Mode::Shared {
-            access.downgrade();
-        }
+        drop(waiting);
         Ok((access, handler))
     }
 
-    /// Makes the instance. Until it is there everybody else waits, sharers too.
-    async fn construct(&self, access: Access, handler: &Handler) -> Result<Access, CallError> {
-        drop(access);
-        let access = self
-            .core
-            .lock
-            .request(Mode::Exclusive, true)
-            .granted()
-            .await;
-        if self.instance.borrow().is_some() {
-            return Ok(access); // Somebody else was faster.
+    /// Waits until the instance is there. The first to come makes it, and those that share the object with it
+    /// wait for that alone, not for what it does afterwards.
+    async fn instance_made(&self, handler: &Handler) -> Result<(), CallError> {
+        while self.instance.borrow().is_none() {
+            match self.is_making.get() {
+                // In the order in which they came; new ones come behind them.
+                true => self.made.notified().await,
+                false => self.construct(handler).await?,
+            }
+            if let Some(error) = self.core.broken() {
+                return Err(error);
+            }
         }
+        Ok(())
+    }
+
+    async fn construct(&self, handler: &Handler) -> Result<(), CallError> {
+        let _making = Making::begin(&self.is_making, &self.made);
         let made = match self.core.open_storage() {
             Ok(()) => {
                 let ctx = self.ctx();
@@ -127,7 +137,7 @@ impl<T: Object> Actor<T> {
         match made {
             Ok(instance) => {
                 *self.instance.borrow_mut() = Some(instance);
-                Ok(access)
+                Ok(())
             }
             Err(error) => Err(self.core.reset(error.in_constructor())),
         }
@@ -197,7 +207,6 @@ impl<T: Object> Actor<T> {
             request,
             handler,
             waiting,
-            ..
         } = place;
         let _access = request.granted().await;
         drop(waiting);
@@ -251,6 +260,26 @@ impl<T: Object> Actor<T> {
         let put_off = async { alarms::put_off(&self.core, running.as_ref(), abandon) };
         let outcome = self.core.run(&place.handler, pin!(put_off)).await?;
         outcome.map_err(CallError::of)
+    }
+}
+
+/// The instance is being made, until this is dropped: by a caller that goes away in its midst, too.
+struct Making<'a> {
+    is_making: &'a Cell<bool>,
+    made: &'a Notify,
+}
+
+impl<'a> Making<'a> {
+    fn begin(is_making: &'a Cell<bool>, made: &'a Notify) -> Self {
+        is_making.set(true);
+        Making { is_making, made }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.is_making.set(false);
+        self.made.notify_waiters();
     }
 }
 

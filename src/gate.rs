@@ -89,6 +89,11 @@ impl Gate {
         }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.borrow().is_empty()
+    }
+
     /// Has a commit looked after that no output waits for. The last one is enough: a log that stops fails it.
     pub(crate) fn watch(&self, ticket: Ticket) -> Result<(), String> {
         *self.watched.borrow_mut() = Some(ticket);

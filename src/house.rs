@@ -138,6 +138,14 @@ impl Builder {
         self
     }
 
+    /// How often the host asks the peer of a WebSocket that says nothing whether it is still there, in
+    /// milliseconds. One that does not answer for as long again is gone: `web_socket_close` runs, with code 1006.
+    /// Asking wakes no object. 0 asks nobody. Default 30,000.
+    pub fn web_socket_ping_ms(mut self, ms: u64) -> Self {
+        self.limits.ping_ms = ms;
+        self
+    }
+
     /// What SQL may do in handlers. Default [`SqlPolicy::native`].
     pub fn sql_policy(mut self, policy: SqlPolicy) -> Self {
         self.sql_policy = policy;
@@ -298,6 +306,7 @@ impl Dovehouse {
                 idle_ms: 10_000,
                 awake_bytes: 256 << 20,
                 queue: 10_000,
+                ping_ms: 30_000,
             },
             sql_policy: SqlPolicy::native(),
             sql_pool: PoolSizes::default(),

@@ -73,6 +73,8 @@ pub(crate) struct Limits {
     pub(crate) awake_bytes: usize,
     /// Calls that wait for one object.
     pub(crate) queue: usize,
+    /// How often silent peers of WebSockets are asked whether they are there; 0 for never.
+    pub(crate) ping_ms: u64,
 }
 
 /// What others have of a shard.
@@ -140,6 +142,8 @@ impl Shard {
         let gate = spawn_local(self.clone().open_gate());
         let sweep = spawn_local(self.clone().sweep());
         let look = spawn_local(self.clone().look_at_gate());
+        let ping_ms = self.limits.ping_ms;
+        let asking = (ping_ms > 0).then(|| spawn_local(self.clone().ask_silent_peers(ping_ms)));
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Event(event) => event.deliver(&self),
@@ -158,6 +162,7 @@ impl Shard {
         gate.abort();
         sweep.abort();
         look.abort();
+        asking.inspect(|asking| asking.abort());
         self.actors.borrow_mut().clear();
     }
 
@@ -378,7 +383,8 @@ impl Shard {
             let busy = ids
                 .iter()
                 .filter(|id| !self.put_to_sleep(id, Core::is_quiet));
-            if busy.count() == 0 {
+            // The last replies leave too, once what they tell of is durable.
+            if busy.count() == 0 && self.gate.is_empty() {
                 return;
             }
             if tokio::time::Instant::now() >= deadline {

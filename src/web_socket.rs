@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod frame;
 mod handshake;
+mod pulse;
 mod sockets;
 mod standard;
 
@@ -123,7 +124,8 @@ impl WebSocketError {
 pub enum ReadyState {
     /// Messages go both ways.
     Open,
-    /// The object has said goodbye; the peer may still send.
+    /// One side has said goodbye. If that was the peer, which only shows where
+    /// [half-open](WebSocket::allow_half_open) connections are allowed, the object may still send.
     Closing,
     /// It is gone.
     Closed,
@@ -244,6 +246,14 @@ impl WebSocket {
         Ok(())
     }
 
+    /// Whether the object may go on after the peer has said goodbye. Then the host does not answer that in the
+    /// object's place: `web_socket_close` runs, what is sent still reaches the peer, and the connection stays
+    /// [`Closing`](ReadyState::Closing) until the object [closes](WebSocket::close) it too or the peer is gone.
+    /// Lasts as long as the connection, through sleep. Default: no.
+    pub fn allow_half_open(&self, allow: bool) {
+        self.socket.allows_half_open.set(allow);
+    }
+
     /// How far it is.
     pub fn ready_state(&self) -> ReadyState {
         self.socket.ready_state()
@@ -320,7 +330,7 @@ impl Ctx {
         let (shard, id) = self.room()?;
         let count = shard.sockets.count(id) + 1;
         check_limit("the number of WebSockets", count, SOCKETS_MAX)?;
-        let is_standard = matches!(delivery, Delivery::Task(_));
+        let is_standard = matches!(delivery, Delivery::Task { .. });
         let socket = shard.sockets.add(id, tags, is_standard);
         let (transport, opened) = oneshot::channel();
         let address = self.core.address.clone();

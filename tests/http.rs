@@ -115,8 +115,6 @@ impl Meeting {
         }
     }
 
-    pub fn wake(&self) {}
-
     async fn fetch(&self) -> Result<Response> {
         let first = self.second.take();
         match first {
@@ -177,7 +175,6 @@ async fn a_request_reaches_its_object_and_the_response_its_caller_as_they_are() 
     assert!(error.to_string().contains("must have a fetch() handler"));
 
     let meeting = house.namespace::<Meeting>().unwrap().get_by_name("a");
-    meeting.wake().await.unwrap();
     let (one, two) = tokio::join!(meeting.fetch(get("/")), meeting.fetch(get("/")));
     let (one, two) = (one.unwrap().into_body(), two.unwrap().into_body());
     assert_eq!(one.text(9).await.unwrap(), "first", "sharers interleave");

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Decoder, Event};
+use super::pulse::Pulse;
 use super::sockets::{GOODBYE_PATIENCE, Phase, Socket};
 use super::{CloseReason, Message, NO_CODE, SocketEvent, WebSocketError};
 use crate::class::Address;
@@ -38,14 +39,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 pub(super) enum Delivery {
     /// The class's handlers; the object may sleep in between.
     Handlers,
-    /// A task of the object.
-    Task(mpsc::Sender<SocketEvent>),
+    /// A task of the object. What the peer says is read once that has begun, and has said how it wants it.
+    Task {
+        events: mpsc::Sender<SocketEvent>,
+        begun: Option<oneshot::Receiver<()>>,
+    },
 }
 
 /// Why a connection ends.
 enum End {
     /// The peer said goodbye.
     Goodbye(CloseReason),
+    /// It did before, and the object, which was told, has now said goodbye too.
+    Answered,
     /// It is just gone.
     Lost(&'static str),
     /// It cannot be understood.
@@ -60,6 +66,8 @@ struct Connection {
     socket: Rc<Socket>,
     delivery: Delivery,
     stream: Box<dyn Stream>,
+    /// Whether the peer is elsewhere, and may vanish.
+    is_remote: bool,
     decoder: Decoder,
     /// What was read with the event before, from `unread_from` on.
     unread: Vec<u8>,
@@ -67,6 +75,8 @@ struct Connection {
     /// What is being written, from `written` on.
     writing: Vec<u8>,
     written: usize,
+    /// Whether the peer took no more of it when it was last offered some.
+    is_stuck: bool,
     /// When to give up waiting for the answer to a goodbye.
     deadline: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -76,10 +86,21 @@ pub(super) async fn serve(
     shard: Rc<Shard>,
     address: Address,
     socket: Rc<Socket>,
-    delivery: Delivery,
+    mut delivery: Delivery,
     transport: oneshot::Receiver<Transport>,
 ) {
-    let opened = Box::pin(open(transport));
+    let begun = match &mut delivery {
+        Delivery::Task { begun, .. } => begun.take(),
+        Delivery::Handlers => None,
+    };
+    let opened = Box::pin(async move {
+        let opened = open(transport).await;
+        if let Some(begun) = begun {
+            // An error means that it never will: the object was reset.
+            let _ = begun.await;
+        }
+        opened
+    });
     let dropped = poll_fn(|context| {
         socket.watched_by(context.waker());
         match socket.phase() {
@@ -92,20 +113,23 @@ pub(super) async fn serve(
         () = dropped => None,
     };
     match opened {
-        Some((stream, is_masked)) => {
+        Some((stream, is_remote)) => {
             let connection = Connection {
                 shard,
                 address,
                 socket,
                 delivery,
                 stream,
-                decoder: Decoder::new(is_masked),
+                is_remote,
+                decoder: Decoder::new(is_remote),
                 unread: Vec::new(),
                 unread_from: 0,
                 writing: Vec::new(),
                 written: 0,
+                is_stuck: false,
                 deadline: None,
             };
+            connection.is_read(true);
             connection.live().await;
         }
         None => {
@@ -142,7 +166,7 @@ fn deliver(
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     match delivery {
         Delivery::Handlers => (address.class.dispatch)(shard, address, socket, event),
-        Delivery::Task(events) => {
+        Delivery::Task { events, .. } => {
             let events = events.clone();
             // A task that has ended says goodbye by itself.
             Box::pin(async move { drop(events.send(event).await) })
@@ -167,12 +191,47 @@ impl Connection {
                 Ok(Event::Message(message)) if self.answers(&message) => {}
                 Ok(Event::Message(message)) => self.tell(SocketEvent::Message(message)).await,
                 Ok(Event::Ping(payload)) => self.socket.push_pong(&payload),
-                Ok(Event::Pong) => {}
+                Ok(Event::Pong) => self.socket.answered(),
+                Ok(Event::Close(reason)) if self.allows_half_open() => {
+                    // In a box, so that it takes no room in those that are open.
+                    break Box::pin(self.half_open(reason)).await;
+                }
                 Ok(Event::Close(reason)) => break End::Goodbye(reason),
                 Err(end) => break end,
             }
         };
         Box::pin(self.end(end)).await;
+    }
+
+    fn allows_half_open(&self) -> bool {
+        self.socket.phase() == Phase::Open && self.socket.allows_half_open.get()
+    }
+
+    /// Tells the object of the peer's goodbye, and sends what it still has to say until it says goodbye too.
+    async fn half_open(&mut self, reason: CloseReason) -> End {
+        self.socket.go_to(Phase::HalfOpen);
+        self.tell(SocketEvent::Close(reason)).await;
+        poll_fn(|context| {
+            self.socket.watched_by(context.waker());
+            let written = self.poll_write(context);
+            match (self.socket.phase(), written) {
+                (Phase::Dropped, _) => Poll::Ready(End::Dropped),
+                (Phase::HalfOpen, Poll::Pending | Poll::Ready(Ok(()))) => {
+                    self.poll_discard(context).map(|()| End::Answered)
+                }
+                _ => Poll::Ready(End::Answered),
+            }
+        })
+        .await
+    }
+
+    /// Notes whether anybody reads what the peer says.
+    fn is_read(&self, is_read: bool) {
+        let pulse = match is_read && self.is_remote {
+            true => Pulse::Heard,
+            false => Pulse::Unread,
+        };
+        self.socket.pulse.set(pulse);
     }
 
     /// Says goodbye as is proper, tells the object, and lets the last bytes out.
@@ -188,6 +247,7 @@ impl Connection {
                 self.socket.go_to(Phase::Closed);
                 self.tell(SocketEvent::Close(reason)).await;
             }
+            End::Answered => self.socket.go_to(Phase::Closed),
             End::Lost(why) => {
                 self.socket.go_to(Phase::Closed);
                 self.tell(SocketEvent::Close(lost(why))).await;
@@ -237,6 +297,7 @@ impl Connection {
 
     /// Gives an event to the object, writing what is sent meanwhile.
     async fn tell(&mut self, event: SocketEvent) {
+        self.is_read(false);
         let mut told = deliver(
             &self.shard,
             &self.address,
@@ -251,12 +312,13 @@ impl Connection {
             told.as_mut().poll(context)
         })
         .await;
+        self.is_read(true);
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
         self.socket.watched_by(context.waker());
         match self.socket.phase() {
-            Phase::Open | Phase::Closed => {}
+            Phase::Open | Phase::HalfOpen | Phase::Closed => {}
             Phase::Closing => {
                 let clock = &self.shard.clock;
                 let deadline = self
@@ -266,9 +328,7 @@ impl Connection {
                     return Poll::Ready(Err(End::Lost("the peer does not answer a goodbye")));
                 }
             }
-            Phase::Overrun => {
-                return Poll::Ready(Err(End::Lost("the peer does not read what it is sent")));
-            }
+            Phase::Lost(why) => return Poll::Ready(Err(End::Lost(why))),
             Phase::Dropped => return Poll::Ready(Err(End::Dropped)),
         }
         let written = self.poll_write(context);
@@ -304,6 +364,7 @@ impl Connection {
                 let why = "WebSocket disconnected without sending Close frame.";
                 return Poll::Ready(Err(End::Lost(why)));
             }
+            self.socket.heard();
             let event = self.decoder.feed(&mut input).map_err(End::Failed)?;
             if let Some(event) = event {
                 self.unread = input.to_vec();
@@ -317,9 +378,15 @@ impl Connection {
         loop {
             while self.written < self.writing.len() {
                 let rest = &self.writing[self.written..];
-                match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
+                let offered = Pin::new(&mut self.stream).poll_write(context, rest);
+                let was_stuck = std::mem::replace(&mut self.is_stuck, offered.is_pending());
+                match ready!(offered)? {
                     0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     written => self.written += written,
+                }
+                if was_stuck {
+                    // It has taken what was on its way before.
+                    self.socket.heard();
                 }
             }
             let idle = self.writing.is_empty();

@@ -232,6 +232,10 @@ pub(super) fn encode_message(out: &mut Vec<u8>, message: &Message) {
     }
 }
 
+pub(super) fn encode_ping(out: &mut Vec<u8>) {
+    encode(out, PING, b"");
+}
+
 pub(super) fn encode_pong(out: &mut Vec<u8>, payload: &[u8]) {
     encode(out, PONG, payload);
 }

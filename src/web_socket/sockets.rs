@@ -10,6 +10,7 @@ use std::time::Duration;
 use dovehouse_engine::ObjectId as RawId;
 
 use super::frame;
+use super::pulse::Pulse;
 use super::{AutoResponse, Message, ReadyState};
 
 /// What may wait for a peer that does not read, before one more message drops it.
@@ -27,10 +28,12 @@ const UNEXPECTED: u16 = 1011;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
+    /// The peer has said goodbye, and the object may go on until it does too.
+    HalfOpen,
     /// This side has said goodbye.
     Closing,
-    /// The peer does not read what it is sent.
-    Overrun,
+    /// It is given up, for this reason.
+    Lost(&'static str),
     /// The object was reset: the connection ends without telling it.
     Dropped,
     /// Nothing is sent any more.
@@ -45,6 +48,9 @@ pub(crate) struct Socket {
     pub(super) tags: Box<[Box<str>]>,
     pub(super) attachment: RefCell<Option<Box<[u8]>>>,
     pub(super) auto_response_ms: Cell<Option<u64>>,
+    /// Whether the object answers the peer's goodbye itself.
+    pub(super) allows_half_open: Cell<bool>,
+    pub(super) pulse: Cell<Pulse>,
     phase: Cell<Phase>,
     /// Frames that wait to be written.
     outgoing: RefCell<Vec<u8>>,
@@ -64,8 +70,8 @@ impl Socket {
     pub(super) fn ready_state(&self) -> ReadyState {
         match self.phase() {
             Phase::Open => ReadyState::Open,
-            Phase::Closing => ReadyState::Closing,
-            Phase::Overrun | Phase::Dropped | Phase::Closed => ReadyState::Closed,
+            Phase::HalfOpen | Phase::Closing => ReadyState::Closing,
+            Phase::Lost(_) | Phase::Dropped | Phase::Closed => ReadyState::Closed,
         }
     }
 
@@ -74,27 +80,36 @@ impl Socket {
         self.append(|out| frame::encode_message(out, message));
     }
 
+    pub(super) fn push_ping(&self) {
+        self.append(frame::encode_ping);
+    }
+
     pub(super) fn push_pong(&self, payload: &[u8]) {
         self.append(|out| frame::encode_pong(out, payload));
     }
 
     /// Says goodbye. Only the first one counts.
     pub(super) fn push_close(&self, code: Option<u16>, reason: &str) {
-        if self.phase() == Phase::Open {
+        if self.may_send() {
             self.append(|out| frame::encode_close(out, code, reason));
             self.go_to(Phase::Closing);
         }
     }
 
+    /// Whether this side has not said goodbye yet.
+    fn may_send(&self) -> bool {
+        matches!(self.phase(), Phase::Open | Phase::HalfOpen)
+    }
+
     fn append(&self, encode: impl FnOnce(&mut Vec<u8>)) {
-        if self.phase() != Phase::Open {
+        if !self.may_send() {
             return;
         }
         let mut outgoing = self.outgoing.borrow_mut();
         if outgoing.len() > OUTGOING_BYTES_MAX {
             *outgoing = Vec::new();
             drop(outgoing);
-            return self.go_to(Phase::Overrun);
+            return self.go_to(Phase::Lost("the peer does not read what it is sent"));
         }
         encode(&mut outgoing);
         drop(outgoing);
@@ -187,6 +202,15 @@ impl Sockets {
         self.room(id, hibernatable).unwrap_or_default()
     }
 
+    /// All connections of the shard.
+    pub(super) fn all(&self) -> Vec<Rc<Socket>> {
+        let rooms = self.rooms.borrow();
+        rooms
+            .values()
+            .flat_map(|room| room.sockets.iter().cloned())
+            .collect()
+    }
+
     pub(super) fn count(&self, id: RawId) -> usize {
         self.room(id, |room| room.sockets.len()).unwrap_or(0)
     }
@@ -199,6 +223,8 @@ impl Sockets {
             tags,
             attachment: RefCell::default(),
             auto_response_ms: Cell::default(),
+            allows_half_open: Cell::default(),
+            pulse: Cell::default(),
             phase: Cell::new(Phase::Open),
             outgoing: RefCell::default(),
             task: RefCell::default(),

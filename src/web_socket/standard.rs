@@ -1,8 +1,9 @@
 //! Standard WebSockets: a task of the object reads them, and they keep the object in memory.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::connection::Delivery;
@@ -55,6 +56,12 @@ impl StandardWebSocket {
     /// Closes the connection; see [`WebSocket::close`].
     pub fn close(&self, code: impl Into<Option<u16>>, reason: &str) -> Result<()> {
         self.socket.close(code, reason)
+    }
+
+    /// Whether to go on after the peer's goodbye, when [`StandardWebSocket::next`] has returned `None`; see
+    /// [`WebSocket::allow_half_open`]. Said before the task's first await, it is in time for every peer.
+    pub fn allow_half_open(&self, allow: bool) {
+        self.socket.allow_half_open(allow);
     }
 
     /// How far it is.
@@ -113,7 +120,12 @@ impl Ctx {
         task: impl AsyncFnOnce(StandardWebSocket) + 'static,
     ) -> Result<ClientEnd> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let (socket, client) = self.accept(Box::default(), Delivery::Task(sender))?;
+        let (begin, begun) = oneshot::channel();
+        let delivery = Delivery::Task {
+            events: sender,
+            begun: Some(begun),
+        };
+        let (socket, client) = self.accept(Box::default(), delivery)?;
         let core = self.core.clone();
         let handler = core.handler(Chain::default(), None, None);
         let socket = StandardWebSocket {
@@ -123,7 +135,16 @@ impl Ctx {
         };
         core.begin();
         spawn_local(async move {
-            let task = std::pin::pin!(task(socket));
+            let mut begin = Some(begin);
+            let mut task = std::pin::pin!(task(socket));
+            let task = std::pin::pin!(poll_fn(|context| {
+                let polled = task.as_mut().poll(context);
+                if let Some(begin) = begin.take() {
+                    // The connection may be gone already.
+                    let _ = begin.send(());
+                }
+                polled
+            }));
             if let Err(error) = core.run_beside(&handler, task).await {
                 tracing::warn!(object = %core.id(), "a WebSocket's task ended: {error}");
             }
