@@ -126,9 +126,7 @@ impl TestDisk {
         Self::of(SimFs::new(seed), TestClock::new(START_MS))
     }
 
-    /// The disk of a test that has a simulated one already, such as a crash in the midst of an operation that
-    /// [`SimFs::on_operation`] has shown.
-    pub fn of(sim: SimFs, clock: TestClock) -> Self {
+    fn of(sim: SimFs, clock: TestClock) -> Self {
         TestDisk {
             sim,
             clock,
@@ -197,6 +195,58 @@ impl TestDisk {
         self.sim.clear_faults();
         self.sim.set_capacity(None);
         self.valve.set(Flow::Free);
+    }
+
+    /// Waits for something, and returns with its result the disk as it was in the midst of each change that was made
+    /// meanwhile: the [`power_loss`](TestDisk::power_loss) and the [`process_death`](TestDisk::process_death) of each
+    /// is what a crash there leaves. Changes that the store makes in the background are among them; the disk after the
+    /// last change is not.
+    ///
+    /// ```
+    /// # use dovehouse::testing::{TestHouse, run_in};
+    /// # use dovehouse::{Ctx, Result};
+    /// # struct Account;
+    /// # #[dovehouse::object]
+    /// # impl Account {
+    /// #     fn new() -> Self {
+    /// #         Account
+    /// #     }
+    /// #     pub fn pay(&mut self, ctx: &Ctx) -> Result<()> {
+    /// #         ctx.kv().put("paid", "")?;
+    /// #         ctx.kv().put("receipt", "")
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let house = TestHouse::new();
+    /// let account = house.namespace::<Account>()?.get_by_name("ada");
+    /// let (paid, crashes) = house.disk().crash_points(account.pay()).await;
+    /// paid?;
+    /// for crash in crashes {
+    ///     let house = house.on(crash.power_loss());
+    ///     let account = house.namespace::<Account>()?.get_by_name("ada");
+    ///     let keys = async |_: &mut Account, ctx: &Ctx| ctx.kv().get_many(["paid", "receipt"]);
+    ///     let keys = run_in(&account, keys).await??;
+    ///     assert_eq!(keys[0], keys[1], "both of them or none");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn crash_points<R>(&self, run: impl Future<Output = R>) -> (R, Vec<TestDisk>) {
+        let images: Arc<Mutex<Vec<SimFs>>> = Arc::default();
+        self.sim.on_operation({
+            let images = images.clone();
+            move |image| images.lock().push(image)
+        });
+        let result = run.await;
+        // One that is at work would come back.
+        let nobody_changes = self.valve.state.lock();
+        self.sim.clear_hook();
+        drop(nobody_changes);
+        let images = std::mem::take(&mut *images.lock());
+        let disks = images.into_iter();
+        let disks = disks.map(|image| Self::of(image, self.clock.clone()));
+        (result, disks.collect())
     }
 
     /// Another disk as a power cut would leave it now, with the same clock, to open [a house on](super::TestHouse::on).

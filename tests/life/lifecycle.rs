@@ -1,14 +1,10 @@
 //! Classes that are made, renamed, deleted and handed over, and objects that are brought up to date.
 
-use std::sync::Arc;
-
 use dovehouse::deploy::{ClassChange, Deploy, Export, Migration, Problem};
-use dovehouse::engine::wal::sim::SimFs;
 use dovehouse::{CallError, Ctx, Dovehouse, Error, Local, Result, StorageKind};
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use dovehouse::testing::{TestDisk, TestHouse, eventually};
+use dovehouse::testing::{TestHouse, eventually};
 
 /// A class of four methods, under several names.
 macro_rules! class {
@@ -117,21 +113,15 @@ async fn a_crash_at_any_moment_of_a_deployment_leaves_all_of_it_or_nothing() {
     let rooms = house.namespace::<Room>().unwrap();
     rooms.get_by_name("a").put("kept".into()).await.unwrap();
     let house = house.crash();
-    let crashes: Arc<Mutex<Vec<SimFs>>> = Arc::default();
-    let undone = house.disk().power_loss().sim().clone();
-    house.disk().sim().on_operation({
-        let crashes = crashes.clone();
-        move |disk| crashes.lock().push(disk)
-    });
+    let undone = house.disk().power_loss();
     let swap = Migration::new("v2").rename("Room", "Hall").new_kv("Room");
     let deploy = |house: &Dovehouse| house.deploy().migrations([v1(), swap.clone()]);
-    deploy(&house).apply().unwrap();
-    house.disk().sim().clear_hook();
-    let mut crashes = std::mem::take(&mut *crashes.lock());
+    let applying = async { deploy(&house).apply().unwrap() };
+    let (_, mut crashes) = house.disk().crash_points(applying).await;
     crashes.push(undone);
     let (mut before, mut after) = (0, 0);
     for crash in crashes {
-        let house = house.on(TestDisk::of(crash.power_loss(), house.clock().clone()));
+        let house = house.on(crash.power_loss());
         let names: Vec<_> = house
             .engine()
             .classes()

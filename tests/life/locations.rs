@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use dovehouse::engine::wal::sim::SimFs;
 use dovehouse::engine::{Engine, ObjectInfo};
 use dovehouse::{CallError, Ctx, Dovehouse, Error, Namespace, Query, Result};
-use parking_lot::Mutex;
 
 use dovehouse::testing::{START_MS, TestDisk, TestHouse, eventually};
 
@@ -206,20 +204,17 @@ async fn a_crash_at_any_moment_of_a_move_leaves_exactly_one_owner_with_everythin
     let dove = birds.get_by_name("dove");
     dove.note("kept".into()).await.unwrap();
     let before = birds.bookmark(dove.id()).unwrap();
-    let crashes: Arc<Mutex<Vec<SimFs>>> = Arc::default();
+    let mut crashes = Vec::new();
     for location in ["frankfurt", ""] {
-        house.disk().sim().on_operation({
-            let crashes = crashes.clone();
-            move |disk| crashes.lock().push(disk)
-        });
-        birds.move_to(dove.id(), location).await.unwrap();
-        house.disk().sim().clear_hook();
+        let moving = birds.move_to(dove.id(), location);
+        let (moved, points) = house.disk().crash_points(moving).await;
+        moved.unwrap();
+        crashes.extend(points);
     }
-    let crashes = std::mem::take(&mut *crashes.lock());
     let (mut at_home, mut away) = (0, 0);
     for crash in crashes {
         for disk in [crash.power_loss(), crash.process_death()] {
-            let house = house.on(TestDisk::of(disk, house.clock().clone()));
+            let house = house.on(disk);
             let birds = self::birds(&house);
             let dove = birds.get_by_name("dove");
             assert_eq!(dove.notes().await.unwrap(), ["kept", "kept"]);

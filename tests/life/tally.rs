@@ -1,7 +1,7 @@
 //! A tally that is published once a day, and its tests.
 
 use dovehouse::testing::{TestHouse, eventually, run_alarm, run_in};
-use dovehouse::{CallError, Ctx, Result};
+use dovehouse::{CallError, Ctx, Error, Result};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -71,6 +71,23 @@ async fn sleep_costs_what_is_only_in_memory() {
     votes.count().await.unwrap();
     let since_waking = async |tally: &mut Tally, _: &Ctx| tally.since_waking;
     assert_eq!(run_in(&votes, since_waking).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_moment_of_a_count_leaves_it_with_its_alarm_or_neither() {
+    let house = TestHouse::new();
+    let votes = tally(&house);
+    let (counted, crashes) = house.disk().crash_points(votes.count()).await;
+    assert_eq!(counted.unwrap(), 1);
+    for crash in crashes {
+        let votes = tally(&house.on(crash.power_loss()));
+        let state = async |_: &mut Tally, ctx: &Ctx| {
+            let count: Option<u64> = ctx.kv().get_as("count")?;
+            Ok::<_, Error>((count.is_some(), ctx.alarm().get()?.is_some()))
+        };
+        let (is_counted, has_alarm) = run_in(&votes, state).await.unwrap().unwrap();
+        assert_eq!(is_counted, has_alarm);
+    }
 }
 
 #[tokio::test]
