@@ -226,8 +226,8 @@ impl TestDisk {
     ///     let house = house.on(crash.power_loss());
     ///     let account = house.namespace::<Account>()?.get_by_name("ada");
     ///     let keys = async |_: &mut Account, ctx: &Ctx| ctx.kv().get_many(["paid", "receipt"]);
-    ///     let keys = run_in(&account, keys).await??;
-    ///     assert_eq!(keys[0], keys[1], "both of them or none");
+    ///     let found = run_in(&account, keys).await??;
+    ///     assert!([0, 2].contains(&found.len()), "both of them or none");
     /// }
     /// # Ok(())
     /// # }
