@@ -124,7 +124,7 @@ impl<T: Object> Actor<T> {
 
     async fn construct(&self, handler: &Handler) -> Result<(), CallError> {
         let _making = Making::begin(&self.is_making, &self.made);
-        let made = match self.core.open_storage() {
+        let made = match self.core.open_storage().await {
             Ok(()) => {
                 let ctx = self.ctx();
                 self.core
@@ -152,7 +152,7 @@ impl<T: Object> Actor<T> {
         self.core.sleep();
         let moved = moves::move_awake(&self.core, store).await;
         if self.instance.borrow().is_some()
-            && let Err(error) = self.core.open_storage()
+            && let Err(error) = self.core.open_storage().await
         {
             self.core.reset(error);
         }
@@ -256,7 +256,7 @@ impl<T: Object> Actor<T> {
         abandon: bool,
     ) -> Result<(), CallError> {
         let _access = place.request.granted().await;
-        self.core.open_storage()?;
+        self.core.open_storage().await?;
         let put_off = async { alarms::put_off(&self.core, running.as_ref(), abandon) };
         let outcome = self.core.run(&place.handler, pin!(put_off)).await?;
         outcome.map_err(CallError::of)

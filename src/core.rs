@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use dovehouse_engine::Ticket;
+use tokio::sync::oneshot;
 
 use crate::access::{Lock, Mode};
 use crate::alarms::Running;
@@ -199,34 +200,58 @@ impl Core {
         }
     }
 
-    /// Loads the object's state, if that was not done yet: a session begins.
-    pub(crate) fn open_storage(&self) -> Result<(), CallError> {
+    /// Loads the object's state, if that was not done yet: a session begins. Waits, as outputs do, for commits of it
+    /// that were under way when it fell asleep or was reset.
+    pub(crate) async fn open_storage(self: &Rc<Self>) -> Result<(), CallError> {
+        while let Err(ticket) = self.try_open_storage()? {
+            let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
+            let (done, settled) = oneshot::channel();
+            shard.submit(self, Some(ticket), Box::new(move || _ = done.send(())));
+            drop(shard);
+            if settled.await.is_err()
+                && let Some(error) = self.broken()
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_open_storage(&self) -> Result<Result<(), Ticket>, CallError> {
         self.open_storage_and(|shard, storage| {
             let house = shard.house.upgrade().ok_or(Error::Closed)?;
             house.begin_session(&self.address.id.raw(), storage)
         })
     }
 
-    /// The same, without the restore that the next session is to begin with.
+    /// The same, without the restore that the next session is to begin with. Has the thread wait.
     pub(crate) fn open_storage_as_it_is(&self) -> Result<(), CallError> {
-        self.open_storage_and(|_, _| Ok(()))
+        while let Err(ticket) = self.open_storage_and(|_, _| Ok(()))? {
+            let _settled = ticket.wait();
+        }
+        Ok(())
     }
 
     fn open_storage_and(
         &self,
         begin: impl FnOnce(&Shard, &mut Storage) -> Result<()>,
-    ) -> Result<(), CallError> {
+    ) -> Result<Result<(), Ticket>, CallError> {
         let shard = self.shard.upgrade().ok_or(CallError::Closed)?;
-        shard.check_late(&self.address.id.raw())?;
         let mut storage = self.storage.borrow_mut();
         if storage.is_none() {
             let house = shard.house.upgrade().ok_or(CallError::Closed)?;
             let opened = Storage::open(&house, &shard.databases, &self.address);
-            let begun = opened.and_then(|mut opened| {
+            let begun = opened.and_then(|opened| {
+                let Ok(mut opened) = opened else {
+                    return Ok(opened);
+                };
                 begin(&shard, &mut opened)?;
-                Ok(opened)
+                Ok(Ok(opened))
             });
-            let opened = begun.map_err(|error| CallError::Wake(error.to_string()))?;
+            let opened = match begun.map_err(|error| CallError::Wake(error.to_string()))? {
+                Ok(opened) => opened,
+                Err(ticket) => return Ok(Err(ticket)),
+            };
             let name = opened.object(|object| object.name().map(str::to_owned));
             if name.is_some() && self.address.id.name().is_none() {
                 let named = || Box::new(self.address.id.with_name(name));
@@ -234,7 +259,7 @@ impl Core {
             }
             *storage = Some(opened);
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     pub(crate) fn id(&self) -> &ObjectId {
@@ -301,11 +326,6 @@ impl Core {
         }
         *self.outbox.borrow_mut() = outbox;
         Ok(())
-    }
-
-    /// The last commit of all, if there was one since the object woke.
-    pub(crate) fn last_commit(&self) -> Option<Ticket> {
-        self.committed.borrow().clone()
     }
 
     /// Has outputs from now on wait for all writes that are committed, unconfirmed ones too.

@@ -9,11 +9,11 @@
 //! log's files, which no step of the wall clock moves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dovehouse_engine::{ObjectId as RawId, Ticket, TicketState};
+use dovehouse_engine::{Ticket, TicketState};
 
 use crate::core::Core;
 use crate::signal::Signal;
@@ -29,8 +29,8 @@ pub(crate) struct Gate {
     /// How many outputs have left the queue.
     gone: Cell<u64>,
     looks: RefCell<VecDeque<Look>>,
-    /// Objects that were reset because they were late, by the commits that are under way still.
-    late: RefCell<HashMap<RawId, Ticket>>,
+    /// The last commit of objects that were reset because they were late, while it is under way.
+    late: RefCell<Option<Ticket>>,
     /// The last commit that no output has to wait for, while it is under way.
     watched: RefCell<Option<Ticket>>,
     pub(crate) signal: Arc<Signal>,
@@ -128,7 +128,7 @@ impl Gate {
                 .map(|pending| pending.ticket.state());
             let Some(state) = first else {
                 // Of those that were late somebody has to hear when the log moves.
-                if self.look_after()? && self.late.borrow().is_empty() {
+                if self.look_after()? && self.late.borrow().is_none() {
                     self.signal.rest();
                 }
                 return Ok(());
@@ -155,8 +155,8 @@ impl Gate {
         self.gone.update(|gone| gone + dropped.len() as u64);
     }
 
-    /// Looks at the queue. Returns the objects that have waited for too long, for whoever resets them to
-    /// [give them up](Gate::give_up).
+    /// Looks at the queue. Returns the objects that have waited for too long, for whoever resets them and
+    /// [gives them up](Gate::give_up).
     pub(crate) fn look(&self, now_us: u64) -> Vec<Rc<Core>> {
         let gone = self.gone.get();
         let mut looks = self.looks.borrow_mut();
@@ -178,33 +178,23 @@ impl Gate {
         waiting.map(|pending| pending.core.clone()).collect()
     }
 
-    /// Drops what an object wanted to say, wherever it stands in the queue. It cannot be woken before its last
-    /// commit is durable: that would have the whole shard wait.
-    pub(crate) fn give_up(&self, core: &Rc<Core>, last: Option<Ticket>) {
+    /// Drops what an object wanted to say, wherever it stands in the queue.
+    pub(crate) fn give_up(&self, core: &Rc<Core>) {
         let mut pending = self.pending.borrow_mut();
+        let last = pending.back().map(|last| last.ticket.clone());
         let its = pending
             .iter_mut()
             .filter(|pending| Rc::ptr_eq(&pending.core, core));
         let dropped: Vec<Output> = its.filter_map(|pending| pending.output.take()).collect();
         drop(pending);
         drop(dropped);
-        if let Some(ticket) = last {
-            self.late.borrow_mut().insert(core.address.id.raw(), ticket);
-        }
+        *self.late.borrow_mut() = last;
     }
 
-    /// Whether an object was given up and its last commit is still under way.
-    pub(crate) fn is_late(&self, id: &RawId) -> bool {
-        let late = self.late.borrow();
-        let ticket = late.get(id);
-        ticket.is_some_and(|ticket| matches!(ticket.state(), TicketState::Pending))
-    }
-
-    /// Forgets objects whose commits are over. Returns whether there were any.
-    pub(crate) fn forget_late(&self) -> bool {
+    /// Whether commits are over of objects that were given up.
+    pub(crate) fn late_is_over(&self) -> bool {
         let mut late = self.late.borrow_mut();
-        let before = late.len();
-        late.retain(|_, ticket| matches!(ticket.state(), TicketState::Pending));
-        late.len() < before
+        let is_over = |ticket: &mut Ticket| !matches!(ticket.state(), TicketState::Pending);
+        late.take_if(is_over).is_some()
     }
 }

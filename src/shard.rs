@@ -242,7 +242,7 @@ impl Shard {
             if let Err(cause) = self.gate.drain() {
                 self.reset_all(&cause);
             }
-            if self.gate.forget_late()
+            if self.gate.late_is_over()
                 && let Some(house) = self.house.upgrade()
             {
                 // Of alarms that they had set the scheduler was never told.
@@ -257,18 +257,9 @@ impl Shard {
             self.clock.sleep_until(self.clock.now_ms() + LOOK_MS).await;
             let late = self.gate.look(self.engine.elapsed_us());
             for core in late {
-                let last = core.last_commit();
-                core.reset(late_error());
-                self.gate.give_up(&core, last);
+                core.reset(CallError::StorageTimeout { limit_ms: LATE_MS });
+                self.gate.give_up(&core);
             }
-        }
-    }
-
-    /// Refuses to wake an object whose last commit takes too long.
-    pub(crate) fn check_late(&self, id: &RawId) -> Result<(), CallError> {
-        match self.gate.is_late(id) {
-            true => Err(late_error()),
-            false => Ok(()),
         }
     }
 
@@ -394,10 +385,6 @@ impl Shard {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-}
-
-fn late_error() -> CallError {
-    CallError::StorageTimeout { limit_ms: LATE_MS }
 }
 
 /// How often a shard looks whether its outputs leave.

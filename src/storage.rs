@@ -56,16 +56,27 @@ pub(crate) struct Touched {
 }
 
 impl Storage {
-    pub(crate) fn open(house: &Inner, pool: &Pool, address: &Address) -> Result<Self> {
+    /// Loads the object's state. If commits of it are under way, their ticket is returned instead.
+    pub(crate) fn open(
+        house: &Inner,
+        pool: &Pool,
+        address: &Address,
+    ) -> Result<Result<Self, Ticket>> {
         let store = house.place(address)?;
         let class = house.class_number(&address.class, store)?;
-        let mut object = house.engine_at(store).wake(class, address.id.raw())?;
+        let woken = house
+            .engine_at(store)
+            .wake_at_once(class, address.id.raw())?;
+        Ok(woken.map(|object| Self::of(object, pool, address)))
+    }
+
+    fn of(mut object: Object, pool: &Pool, address: &Address) -> Self {
         if let Some(name) = address.id.name() {
             object.set_name(name);
         }
         let touches = object.touches();
         let object = Arc::new(Mutex::new(object));
-        Ok(Storage {
+        Storage {
             slot: pool.slot(object.clone()),
             transactions: Cell::new(0),
             spanning: RefCell::default(),
@@ -73,7 +84,7 @@ impl Storage {
             unconfirmed_touches: Cell::new(0),
             object,
             class: address.class.clone(),
-        })
+        }
     }
 
     /// The object's keys and alarms.

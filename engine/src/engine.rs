@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use dovehouse_wal::fs::Fs;
-use dovehouse_wal::{Access, Claim, Drive, Log, Opening, Record, Replayed, Superblock, Teeth};
+use dovehouse_wal::{
+    Access, Claim, Drive, Log, Opening, Record, Replayed, Superblock, Teeth, Ticket,
+};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::big::{Blobs, Leaves, Retired};
@@ -306,6 +308,21 @@ impl Engine {
                 leftover.commit()?;
                 drop(leftover);
                 Object::wake(self.inner.clone(), class, id)
+            }
+            woken => woken,
+        }
+    }
+
+    /// The same, but never waits for a commit of the object that was under way when it fell asleep: its ticket is
+    /// returned instead, to try again when that is settled.
+    pub fn wake_at_once(
+        &self,
+        class: ClassId,
+        id: ObjectId,
+    ) -> Result<std::result::Result<Object, Ticket>> {
+        match Object::wake_at_once(self.inner.clone(), class, id) {
+            Err(Error::WrongClass { found, .. }) if self.is_deleted(found) => {
+                self.wake(class, id).map(Ok)
             }
             woken => woken,
         }

@@ -11,7 +11,7 @@ pub(crate) use large::LoadedBig;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use dovehouse_wal::{Reservation, Ticket};
+use dovehouse_wal::{Reservation, Ticket, TicketState};
 
 use crate::big::{Big, BigCommit};
 use crate::engine::Inner;
@@ -117,6 +117,13 @@ struct Head {
     chain_bytes: u64,
 }
 
+/// Whether waking an object waits for its commits that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    None,
+}
+
 /// A commit that has its space.
 #[derive(Debug)]
 struct Prepared {
@@ -133,8 +140,29 @@ impl Object {
 
     /// The same for whoever has noted that the object is awake.
     pub(crate) fn wake_taken(engine: Arc<Inner>, class: ClassId, id: ObjectId) -> Result<Object> {
-        // From here on dropping the object gives the id back.
-        let mut object = Object {
+        let mut object = Object::asleep(engine, class, id);
+        let under_way = object.load(Patience::Waits)?;
+        debug_assert!(under_way.is_none(), "it was waited for");
+        Ok(object)
+    }
+
+    /// The same, but gives the ticket of a commit that is under way instead of waiting for it.
+    pub(crate) fn wake_at_once(
+        engine: Arc<Inner>,
+        class: ClassId,
+        id: ObjectId,
+    ) -> Result<std::result::Result<Object, Ticket>> {
+        engine.take_awake(id)?;
+        let mut object = Object::asleep(engine, class, id);
+        Ok(match object.load(Patience::None)? {
+            None => Ok(object),
+            Some(ticket) => Err(ticket),
+        })
+    }
+
+    /// Before it is loaded. Dropping it gives the id back.
+    fn asleep(engine: Arc<Inner>, class: ClassId, id: ObjectId) -> Object {
+        Object {
             engine,
             id,
             class,
@@ -146,9 +174,7 @@ impl Object {
             touched: 0,
             last_ticket: None,
             is_past: false,
-        };
-        object.load()?;
-        Ok(object)
+        }
     }
 
     /// An object as it was.
@@ -179,13 +205,25 @@ impl Object {
         }
     }
 
-    fn load(&mut self) -> Result<()> {
+    /// Returns the ticket of a commit that it would have to wait for.
+    fn load(&mut self, patience: Patience) -> Result<Option<Ticket>> {
         for slot in self.engine.index.find(&self.id)? {
             let cell = self.engine.index.cell(slot)?;
+            // The object's own last commit may still be on its way.
+            let is_pending = |ticket: &Ticket| matches!(ticket.state(), TicketState::Pending);
+            if patience == Patience::None
+                && let Some(ticket) = cell.last_ticket().filter(is_pending)
+            {
+                self.engine.index.overlay.release(cell);
+                return Ok(Some(ticket));
+            }
+            if let Some(ticket) = cell.take_last_ticket() {
+                let _unknown_is_not_there = ticket.wait();
+            }
             let loaded = self.load_cell(&cell);
             match loaded {
                 Ok(Some((entry, loaded))) if loaded.id == self.id => {
-                    return self.adopt(cell, entry, loaded);
+                    return self.adopt(cell, entry, loaded).map(|()| None);
                 }
                 // Another id with the same fingerprints, or an object that never became durable.
                 Ok(_) => self.engine.index.overlay.release(cell),
@@ -195,16 +233,12 @@ impl Object {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The newest version that can be read: the newest of all, unless the log has stopped before it
     /// was durable.
     fn load_cell(&self, cell: &Cell) -> Result<Option<(Entry, Loaded)>> {
-        // The object's own last commit may still be on its way.
-        if let Some(ticket) = cell.take_last_ticket() {
-            let _unknown_is_not_there = ticket.wait();
-        }
         loop {
             let durable = self.engine.log.durable();
             let Some(entry) = cell.durable(durable).filter(|entry| !entry.expired) else {
