@@ -222,9 +222,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Setup {
     async fn new(seed: u64) -> Self {
-        // Some tests move the clock further than peers can answer.
-        let quiet = |builder: dovehouse::Builder| builder.web_socket_ping_ms(0);
-        let house = TestHouse::with_settings(seed, quiet);
+        let house = TestHouse::with_seed(seed);
         let parrots = house.namespace::<Parrot>().unwrap();
         let app = axum::Router::new()
             .route("/{name}/{tag}", axum::routing::get(connect))
