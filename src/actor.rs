@@ -1,15 +1,13 @@
 //! An awake object of a class: its instance, and the events that run in it.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
-use tokio::sync::Notify;
-
 use crate::access::{Access, Mode, Request};
 use crate::alarms::{self, Running};
-use crate::core::{Chain, Core, Handler};
+use crate::core::{Chain, Core, Handler, Making};
 use crate::ctx::Ctx;
 use crate::error::{CallError, Error};
 use crate::moves;
@@ -22,10 +20,6 @@ pub(crate) struct Actor<T> {
     pub(crate) core: Rc<Core>,
     /// `None` until the first event has made it. Borrowed as the lock allows.
     instance: RefCell<Option<T>>,
-    /// Whether an event is making it. Others that have the object meanwhile wait for it.
-    is_making: Cell<bool>,
-    /// Told when making it has ended, however that went.
-    made: Notify,
 }
 
 /// An actor of any class, for the shard's map.
@@ -56,8 +50,6 @@ impl<T: Object> Actor<T> {
         Rc::new(Actor {
             core,
             instance: RefCell::default(),
-            is_making: Cell::new(false),
-            made: Notify::new(),
         })
     }
 
@@ -69,7 +61,7 @@ impl<T: Object> Actor<T> {
         let barge = match (held.map(|held| held.mode), mode) {
             (None, _) => false,
             // Of what is being made only the constructor can have called, and that it waits for.
-            (Some(Mode::Shared), Mode::Shared) if !self.is_making.get() => true,
+            (Some(Mode::Shared), Mode::Shared) if !self.core.is_making.get() => true,
             _ => return Err(CallError::Reentrant),
         };
         let section = held.and_then(|held| held.section);
@@ -78,8 +70,7 @@ impl<T: Object> Actor<T> {
             handler: self.core.handler(chain.clone(), Some(mode), section),
             waiting: None,
         };
-        let waits = place.request.waits() || self.instance.borrow().is_none();
-        if waits && !chain.is_empty() {
+        if !chain.is_empty() && (place.request.waits() || self.instance.borrow().is_none()) {
             let shard = self.core.shard.upgrade().ok_or(CallError::Closed)?;
             let house = shard.house.upgrade().ok_or(CallError::Closed)?;
             place.waiting = Some(house.waits.begin(chain, id)?);
@@ -110,9 +101,8 @@ impl<T: Object> Actor<T> {
     /// wait for that alone, not for what it does afterwards.
     async fn instance_made(&self, handler: &Handler) -> Result<(), CallError> {
         while self.instance.borrow().is_none() {
-            match self.is_making.get() {
-                // In the order in which they came; new ones come behind them.
-                true => self.made.notified().await,
+            match self.core.is_making.get() {
+                true => self.core.made().await,
                 false => self.construct(handler).await?,
             }
             if let Some(error) = self.core.broken() {
@@ -123,7 +113,7 @@ impl<T: Object> Actor<T> {
     }
 
     async fn construct(&self, handler: &Handler) -> Result<(), CallError> {
-        let _making = Making::begin(&self.is_making, &self.made);
+        let _making = Making::begin(&self.core);
         let made = match self.core.open_storage().await {
             Ok(()) => {
                 let ctx = self.ctx();
@@ -260,26 +250,6 @@ impl<T: Object> Actor<T> {
         let put_off = async { alarms::put_off(&self.core, running.as_ref(), abandon) };
         let outcome = self.core.run(&place.handler, pin!(put_off)).await?;
         outcome.map_err(CallError::of)
-    }
-}
-
-/// The instance is being made, until this is dropped: by a caller that goes away in its midst, too.
-struct Making<'a> {
-    is_making: &'a Cell<bool>,
-    made: &'a Notify,
-}
-
-impl<'a> Making<'a> {
-    fn begin(is_making: &'a Cell<bool>, made: &'a Notify) -> Self {
-        is_making.set(true);
-        Making { is_making, made }
-    }
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        self.is_making.set(false);
-        self.made.notify_waiters();
     }
 }
 

@@ -118,6 +118,8 @@ where
                 &actor.core,
                 result.as_ref().and_then(|result| result.as_ref().err()),
             );
+            // Before the answer leaves: whoever has it finds the object idle.
+            actor.core.finish();
             match result {
                 Some(result) => {
                     if let Err(error) = &result {
@@ -129,7 +131,6 @@ where
                 }
                 None => address.class.meters.canceled.increment(1),
             }
-            actor.core.finish();
         };
         spawn_local(handle.instrument(span));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use dovehouse_engine::Ticket;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::access::{Lock, Mode};
 use crate::alarms::Running;
@@ -113,6 +113,23 @@ pub(crate) fn in_section<R>(number: u64, poll: impl FnOnce() -> R) -> R {
     result
 }
 
+/// An object's instance is being made, until this is dropped: by a caller that goes away in its midst, too.
+pub(crate) struct Making<'a>(&'a Core);
+
+impl<'a> Making<'a> {
+    pub(crate) fn begin(core: &'a Core) -> Self {
+        core.is_making.set(true);
+        Making(core)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.is_making.set(false);
+        self.0.made.notify_waiters();
+    }
+}
+
 /// How long an output waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
@@ -135,6 +152,10 @@ pub(crate) struct Core {
     pub(crate) shard: Weak<Shard>,
     pub(crate) lock: Rc<Lock>,
     pub(crate) sections: Sections,
+    /// Whether an event is making the instance. Others that have the object meanwhile wait for it.
+    pub(crate) is_making: Cell<bool>,
+    /// Told when making it has ended, however that went.
+    pub(crate) made: Notify,
     storage: RefCell<Option<Storage>>,
     /// The last commit whose durability an output has to wait for.
     confirmed: RefCell<Option<Ticket>>,
@@ -167,6 +188,8 @@ impl Core {
             shard: Rc::downgrade(shard),
             lock: Rc::default(),
             sections: Sections::default(),
+            is_making: Cell::new(false),
+            made: Notify::new(),
             storage: RefCell::default(),
             confirmed: RefCell::default(),
             committed: RefCell::default(),
@@ -197,6 +220,13 @@ impl Core {
             chain,
             mode,
             section,
+        }
+    }
+
+    /// Waits while the instance is being made. All who do go on in their order, before those who come later.
+    pub(crate) async fn made(&self) {
+        while self.is_making.get() {
+            self.made.notified().await;
         }
     }
 

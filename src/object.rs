@@ -93,7 +93,8 @@ pub trait Object: Sized + 'static {
         async { Ok(()) }
     }
 
-    /// A WebSocket is gone. An error is logged.
+    /// A WebSocket is gone; or, where half-open ones are [allowed](WebSocket::allow_half_open), its peer has said
+    /// goodbye. An error is logged.
     fn web_socket_close(
         &mut self,
         ctx: &Ctx,

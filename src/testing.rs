@@ -68,7 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 type Settings = Arc<dyn Fn(Builder) -> Builder + Send + Sync>;
 
 /// A [`Dovehouse`] in memory, with a clock that stands still until the test moves it: alarms, evictions, time
-/// travel and the store itself go by it. It has two shards, and segments of 1 MiB.
+/// travel and the store itself go by it. It has two shards, segments of 1 MiB, and no pings
+/// on WebSockets.
 ///
 /// It can be used like the house that it holds. Dropping it lets go of what is held on its disk; the house lives on for
 /// as long as there are stubs of it.

@@ -44,7 +44,12 @@ impl Core {
             // Whoever waits to have the object alone must not hold up a section that keeps him out.
             let access = match self.sections.is_held_by(handler.number) {
                 true => None,
-                false => Some(self.lock.request(Mode::Shared, false).granted().await),
+                false => {
+                    let access = self.lock.request(Mode::Shared, false).granted().await;
+                    // The constructor is alone, too.
+                    self.made().await;
+                    Some(access)
+                }
             };
             let once = poll_fn(|context| {
                 suspended.note(context.waker());

@@ -134,11 +134,12 @@ impl TestDisk {
         }
     }
 
-    /// Settings of a house on this disk, for a test that opens it itself: with the disk's clock, two shards, and
-    /// segments of 1 MiB.
+    /// Settings of a house on this disk, for a test that opens it itself: with the disk's clock, two shards, segments
+    /// of 1 MiB, and no pings on WebSockets, which no peer could answer as fast as a clock is moved.
     pub fn builder(&self) -> Builder {
         let builder = Dovehouse::builder("store").fs(Arc::new(self.clone()));
         let builder = builder.clock(self.clock.clone());
+        let builder = builder.web_socket_ping_ms(0);
         builder.segment_bytes(1 << 20).shards(2)
     }
 

@@ -10,11 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::waits::{open, open_with, settle};
+use super::waits::{Go, Marks, go, marks, open, open_with, settle};
 
 /// Answers, and counts what it has heard since it woke.
 pub struct Parrot {
     heard: u32,
+    /// What the message "wait" waits for, and whom it tells.
+    waits: Option<(Marks, Go)>,
 }
 
 #[dovehouse::object]
@@ -22,7 +24,10 @@ impl Parrot {
     fn new(ctx: &Ctx) -> Result<Self, String> {
         match ctx.kv().get("refuse").unwrap() {
             Some(_) => Err("told not to wake".into()),
-            None => Ok(Parrot { heard: 0 }),
+            None => Ok(Parrot {
+                heard: 0,
+                waits: None,
+            }),
         }
     }
 
@@ -48,6 +53,10 @@ impl Parrot {
             ctx.block_concurrency_while(failing).await?;
         }
         Ok(client.into_response())
+    }
+
+    pub fn will_wait(&mut self, marks: Marks, go: Go) {
+        self.waits = Some((marks, go));
     }
 
     /// Answers "ping" with "pong" from now on.
@@ -101,6 +110,13 @@ impl Parrot {
         };
         match &*text {
             "abort" => ctx.abort("told to"),
+            "wait" => {
+                let (marks, go) = self.waits.take().unwrap();
+                marks.send("waits".into()).unwrap();
+                go.0.await.unwrap();
+                socket.send("waited");
+                Ok(())
+            }
             "fail in a section" => {
                 socket.send("before");
                 tokio::task::yield_now().await;
@@ -319,6 +335,27 @@ async fn a_peer_that_has_vanished_is_noticed_and_one_that_is_silent_is_asked_wit
         "it was asleep until then"
     );
     drop(dead);
+}
+
+/// The host reads nothing meanwhile, so it cannot know.
+#[tokio::test]
+async fn a_peer_whose_message_takes_long_is_not_taken_for_gone() {
+    let house = open_with(218, |builder| builder.web_socket_ping_ms(20_000));
+    let cage = Cage::new(house).await;
+    let polly = cage.parrots.get_by_name("polly");
+    let mut socket = cage.connect("polly/a").await;
+    let (marks, mut marked) = marks();
+    let (go, gate) = go();
+    polly.will_wait(marks, gate).await.unwrap();
+    socket.send(Frame::text("wait")).await.unwrap();
+    assert_eq!(marked.recv().await.unwrap(), "waits");
+    for _ in 0..5 {
+        cage.house.advance(20_000);
+        settle(&cage.house).await;
+    }
+    go.send(()).unwrap();
+    assert_eq!(hear(&mut socket).await, "waited");
+    assert_eq!(ask(&mut socket, "x").await, "x 2");
 }
 
 #[tokio::test]
