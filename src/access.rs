@@ -224,4 +224,35 @@ mod tests {
         drop(granted);
         assert!(now(&mut last));
     }
+
+    #[test]
+    fn whatever_comes_and_goes_those_who_came_first_run_as_soon_as_they_may() {
+        let mut rng = fastrand::Rng::with_seed(17);
+        let lock = Rc::new(Lock::default());
+        let mut requests: Vec<(Mode, Request)> = Vec::new();
+        for _ in 0..20_000 {
+            if requests.len() < 12 && rng.bool() {
+                let mode = [Mode::Shared, Mode::Exclusive][rng.usize(..2)];
+                requests.push((mode, lock.request(mode, false)));
+            } else if !requests.is_empty() {
+                requests.remove(rng.usize(..requests.len()));
+            }
+            let running = requests
+                .iter_mut()
+                .filter_map(|(_, request)| now(request).then_some(()));
+            let running = running.count();
+            let first = &mut requests[..running];
+            assert!(
+                first.iter_mut().all(|(_, request)| now(request)),
+                "nobody overtakes"
+            );
+            let is_alone = first.iter().any(|(mode, _)| *mode == Mode::Exclusive);
+            assert!(!is_alone || running == 1);
+            assert_eq!(lock.waiting(), requests.len() - running);
+            if let Some((mode, _)) = requests.get(running) {
+                let may_not = is_alone || (*mode == Mode::Exclusive && running > 0);
+                assert!(may_not, "nobody waits in vain");
+            }
+        }
+    }
 }

@@ -166,9 +166,15 @@ async fn until_closed<R, V>(
     reply: &mut oneshot::Sender<R>,
     mut run: Pin<&mut impl Future<Output = V>>,
 ) -> Option<V> {
-    poll_fn(|context| match run.as_mut().poll(context) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => reply.poll_closed(context).map(|()| None),
+    poll_fn(|context| {
+        // Looked at first: a caller's going wakes its call, which then may have lost its place in the order.
+        if reply.is_closed() {
+            return Poll::Ready(None);
+        }
+        match run.as_mut().poll(context) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => reply.poll_closed(context).map(|()| None),
+        }
     })
     .await
 }

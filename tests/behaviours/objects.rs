@@ -77,6 +77,10 @@ impl Counter {
         marks.send(mark).unwrap();
     }
 
+    pub fn mark_alone(&mut self, marks: Marks, mark: String) {
+        marks.send(mark).unwrap();
+    }
+
     pub async fn mark_and_wait(&self, marks: Marks, mark: String, go: Go) {
         marks.send(mark).unwrap();
         go.0.await.unwrap();
@@ -226,6 +230,53 @@ async fn when_the_caller_for_whom_an_object_wakes_goes_away_it_wakes_for_the_nex
     assert_eq!(alone.await.unwrap(), Ok(1));
     assert_eq!(slow.constructions().await, Ok(Some(1)));
     drop(never);
+}
+
+/// Callers of both kinds that come and go while the object wakes.
+#[tokio::test]
+async fn whoever_goes_away_while_an_object_wakes_the_others_are_served_in_order() {
+    let (house, counters) = counters(231);
+    for seed in 0..20 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (slow, let_in) = slow(&house, &counters).await;
+        let (marks, mut marked) = marks();
+        let mut calls = Vec::new();
+        for number in 0..12 {
+            let (marks, mark) = (marks.clone(), number.to_string());
+            calls.push(match rng.bool() {
+                true => start!(slow, mark(marks, mark)),
+                false => start!(slow, mark_alone(marks, mark)),
+            });
+            if rng.bool() {
+                settle(&house).await;
+            }
+        }
+        let mut expected = Vec::new();
+        for (number, call) in calls.iter().enumerate() {
+            match rng.bool() {
+                true => call.abort(),
+                false => expected.push(number.to_string()),
+            }
+            if rng.u8(..) < 60 {
+                settle(&house).await;
+            }
+        }
+        settle(&house).await;
+        // If the first has gone, the next has found the door open.
+        let _nobody_may_wait = let_in.send(());
+        for call in calls {
+            // An error is that it was aborted.
+            let _ = call.await;
+        }
+        let told = told(&mut marked);
+        let in_order = told.is_sorted_by_key(|mark| mark.parse::<u32>().unwrap());
+        assert!(in_order, "seed {seed}: {told:?}");
+        assert!(
+            expected.iter().all(|mark| told.contains(mark)),
+            "seed {seed}: {told:?}"
+        );
+        eventually(async || house.evict(slow.id()).await.unwrap()).await;
+    }
 }
 
 #[tokio::test]
