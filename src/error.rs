@@ -25,7 +25,8 @@ pub enum Error {
     /// An inner transaction cannot delete everything, since it could not take that back. Do it outside.
     #[error("delete_all() cannot be used inside transaction()")]
     InsideTransaction,
-    /// An error of the storage in the midst of a transaction undid it. Do the transaction again.
+    /// An error of the storage in the midst of a transaction, or of a turn, undid it. Do it again from its beginning:
+    /// what is written after such an error in the same turn is half of it, and is refused.
     #[error("the transaction is gone: an earlier error undid it")]
     TransactionUndone,
     /// The class has no `alarm` handler. Add one.
@@ -197,7 +198,8 @@ pub enum CallError {
         limit_ms: u64,
     },
     /// What a turn of the object wrote cannot be committed, and would not be the next time either: it exceeds a
-    /// quota or a limit, or violates a constraint that is checked at the end. Nothing of the turn was kept, and the
+    /// quota or a limit, violates a constraint that is checked at the end, or goes on after an error that had undone
+    /// its beginning. Nothing of the turn was kept, and the
     /// object was reset. Fix the handler, or give it more room.
     #[error("the object was reset, and what it wrote last is undone: {0}")]
     Refused(String),
@@ -274,6 +276,8 @@ impl CallError {
             Error::Sql(Sql::Sqlite { code, .. }) if code & 0xFF == SQLITE_CONSTRAINT => {
                 return CallError::Refused(format!("constraints were violated: {error}"));
             }
+            // Whoever passed over that error would do so again.
+            Error::TransactionUndone => return CallError::Refused(error.to_string()),
             Error::Engine(engine) | Error::Sql(Sql::Engine(engine)) => engine,
             _ => return CallError::Reset(error.to_string()),
         };

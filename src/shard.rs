@@ -257,6 +257,10 @@ impl Shard {
             self.clock.sleep_until(self.clock.now_ms() + LOOK_MS).await;
             let late = self.gate.look(self.engine.elapsed_us());
             for core in late {
+                if core.broken().is_none() {
+                    let class = core.address.class.name;
+                    tracing::error!(object = %core.id(), class, "not durable after {LATE_MS} ms: it is reset");
+                }
                 core.reset(CallError::StorageTimeout { limit_ms: LATE_MS });
                 self.gate.give_up(&core);
             }

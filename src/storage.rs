@@ -123,6 +123,12 @@ impl Storage {
     pub(crate) fn commit(&self) -> Result<Option<(Ticket, bool)>> {
         let (ticket, touches) = match self.slot.opened() {
             Some(database) => {
+                let is_half = database.take_undone()
+                    && (database.is_writing() || self.object.lock().is_touched());
+                if is_half {
+                    database.rollback();
+                    return Err(Error::TransactionUndone);
+                }
                 let ticket = database.commit()?;
                 (ticket, self.object.lock().touches())
             }
@@ -229,21 +235,36 @@ impl Storage {
             return Ok(());
         };
         self.transactions.update(|open| open - 1);
-        match (begin, keep) {
-            (Begin::Database(database, savepoint), true) => database.release(savepoint)?,
+        let ended = match (begin, keep) {
+            (Begin::Database(database, savepoint), true) => database.release(savepoint),
             (Begin::Database(database, savepoint), false) if !spanning.is_empty() => {
-                database.rollback_to(savepoint)?;
+                database.rollback_to(savepoint)
             }
             // The outermost began with nothing uncommitted.
-            (Begin::Database(database, _), false) => database.rollback(),
-            (Begin::Turn | Begin::Keys(_), true) => {}
-            (Begin::Keys(savepoint), false) => self.object.lock().rollback_to(savepoint),
-            (Begin::Turn, false) => self.object.lock().rollback(),
-        }
+            (Begin::Database(database, _), false) => {
+                database.rollback();
+                Ok(())
+            }
+            (Begin::Turn | Begin::Keys(_), true) => Ok(()),
+            (Begin::Keys(savepoint), false) => {
+                self.object.lock().rollback_to(savepoint);
+                Ok(())
+            }
+            (Begin::Turn, false) => {
+                self.object.lock().rollback();
+                Ok(())
+            }
+        };
         if !keep {
             self.undone_since(before);
         }
-        Ok(())
+        if spanning.is_empty()
+            && let Some(database) = self.slot.opened()
+        {
+            // All of it is over, and what came before it was committed.
+            database.take_undone();
+        }
+        Ok(ended?)
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Database {
     /// Whether the object had been changed in this turn before the connection read it: undoing the turn
     /// then brings pages back that SQLite has never seen.
     opened_on_changes: Cell<bool>,
+    /// Whether an error has undone the turn in its midst.
+    undone: Cell<bool>,
     /// Whether the object is one as it was.
     is_past: bool,
 }
@@ -121,6 +123,7 @@ impl Database {
             object,
             side,
             turn: Cell::new(0),
+            undone: Cell::new(false),
             opened_on_changes,
             is_past,
         }
@@ -206,6 +209,7 @@ impl Database {
         let lost = self.side.lost.swap(false, Ordering::Relaxed);
         if lost || self.side.open.load(Ordering::Relaxed) && given_up {
             self.rollback();
+            self.undone.set(true);
         }
         self.engines_words(error)
     }
@@ -250,6 +254,17 @@ impl Database {
             // Nothing that it has read is the object's.
             self.part();
         }
+    }
+
+    /// Whether an error has undone what was written so far, since this was asked last: what is written afterwards
+    /// is half of a turn.
+    pub fn take_undone(&self) -> bool {
+        self.undone.take()
+    }
+
+    /// Whether a statement has begun to write in this turn.
+    pub fn is_writing(&self) -> bool {
+        !self.connection.handle().is_autocommit()
     }
 
     /// A turn is over. Returns whether the connection had been opened in it, on changes.

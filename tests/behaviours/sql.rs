@@ -2,9 +2,9 @@
 
 use dovehouse::sqlbridge::Error as SqlError;
 use dovehouse::testing::TestHouse;
-use dovehouse::{Ctx, Error, Result, SqlPolicy, Value};
+use dovehouse::{CallError, Ctx, Error, Result, SqlPolicy, Value};
 
-use crate::pigeon::{Loft, Pigeon, run};
+use crate::pigeon::{Loft, Pigeon, keys_of, run};
 
 fn number(ctx: &Ctx, sql: &str) -> Result<i64> {
     Ok(ctx.sql().exec(sql, ())?.one()?.get(0)?)
@@ -182,6 +182,22 @@ async fn an_error_by_which_sqlite_gives_its_transaction_up_undoes_the_turn_so_fa
         number(ctx, "SELECT count(*) FROM t")
     });
     assert_eq!(undone.await.unwrap(), 0);
+    // What it writes after that would be half of the turn.
+    let half = run(&pigeon, async |ctx| {
+        ctx.kv().put("before", "")?;
+        ctx.sql().exec("INSERT INTO t VALUES (1)", ())?;
+        let sql = "INSERT OR ROLLBACK INTO t VALUES (1)";
+        assert!(ctx.sql().exec(sql, ()).is_err());
+        ctx.kv().put("after", "")
+    });
+    let error = half.await.unwrap_err();
+    assert!(matches!(&error, CallError::Refused(_)), "{error}");
+    assert!(
+        error.to_string().contains("an earlier error undid it"),
+        "{error}"
+    );
+    let pigeon = loft.pigeon();
+    assert!(keys_of(&pigeon).await.is_empty());
     let across: std::result::Result<(), _> = run(&pigeon, async |ctx| {
         ctx.transaction(async |_| {
             ctx.sql().exec("INSERT INTO t VALUES (3)", ())?;
@@ -195,6 +211,19 @@ async fn an_error_by_which_sqlite_gives_its_transaction_up_undoes_the_turn_so_fa
     .await;
     let error = across.unwrap_err().to_string();
     assert!(error.contains("the transaction is gone"), "{error}");
+    // A transaction over awaits is a whole; the turn that it ends in may go on.
+    let goes_on = run(&pigeon, async |ctx| {
+        let undone = ctx.transaction(async |_| {
+            ctx.sql().exec("INSERT INTO t VALUES (3)", ())?;
+            let failed = ctx.sql().exec("INSERT OR ROLLBACK INTO t VALUES (3)", ());
+            assert!(failed.is_err());
+            Ok(())
+        });
+        assert!(matches!(undone.await, Err(Error::TransactionUndone)));
+        ctx.kv().put("after", "")
+    });
+    goes_on.await.unwrap();
+    assert_eq!(keys_of(&pigeon).await, ["after"]);
     let count = run(&loft.pigeon(), async |ctx| {
         number(ctx, "SELECT count(*) FROM t")
     });
