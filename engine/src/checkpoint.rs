@@ -71,7 +71,7 @@ impl Inner {
             } else {
                 self.log.wait_durable(newest)?
             };
-            self.note_durable_forks()?;
+            self.note_durable_forks();
             let written = self.index.write(&copies, &usage, &history)?;
             self.blobs.checkpointed(position.lsn);
             let settled = self.settled_segments(position);

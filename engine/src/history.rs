@@ -37,7 +37,7 @@ pub(crate) use keep::Start;
 pub use restore_all::{RestoreAll, RestoredAll};
 pub use retention::Retention;
 
-use crate::id::ClassId;
+use crate::id::{ClassId, Slot};
 use key::Key;
 pub(crate) use past::PastView;
 pub(crate) use read::Subject;
@@ -65,6 +65,11 @@ pub(crate) struct History {
 }
 
 impl History {
+    /// Whether leaves of an object's map were written, and it is not told yet what they were before.
+    fn is_settling(&self, slot: Slot) -> bool {
+        self.scan.lock().leaves.contains_key(&slot)
+    }
+
     fn add(&self, key: Key, class: ClassId, time_ms: u64, value: Vec<u8>) {
         let recent = Recent {
             class,

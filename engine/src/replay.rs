@@ -101,7 +101,7 @@ impl Index {
                 };
                 let leaves = leaf_counts(&head.map);
                 let fork = Fork::new(tree, header.class, header.seq, leaves, origin);
-                self.forks.add(fork.durable());
+                self.forks.replay(fork);
             }
             let due = meta.alarms.iter().map(|alarm| alarm.due_ms).min();
             (head.tree, Some(meta.id), Some(due))

@@ -178,7 +178,7 @@ fn forked(seed: u64, teeth: Teeth) -> Result<usize, String> {
 #[test]
 fn forks_are_what_they_were_made_of_whatever_becomes_of_it() {
     let most = std::sync::atomic::AtomicUsize::new(0);
-    for_each_seed(24, "-p dovehouse-engine --test forks", |seed| {
+    for_each_seed(14, "-p dovehouse-engine --test forks", |seed| {
         let forks = forked(seed, Teeth::default())?;
         most.fetch_max(forks, std::sync::atomic::Ordering::Relaxed);
         Ok(())
@@ -371,7 +371,7 @@ fn crashed(seed: u64, teeth: Teeth) -> Result<(), String> {
 
 #[test]
 fn a_fork_is_all_there_or_not_at_all_after_a_crash_at_any_io() {
-    for_each_seed(24, "-p dovehouse-engine --test forks", |seed| {
+    for_each_seed(14, "-p dovehouse-engine --test forks", |seed| {
         crashed(seed, Teeth::default())
     });
 }

@@ -259,7 +259,7 @@ impl Run {
         let start = Instant::now();
         let engine = self.open()?;
         self.note_number("open_ms", start.elapsed().as_secs_f64() * 1000.0);
-        let heap_bytes = machine::heap_bytes().saturating_sub(heap_before);
+        let heap_bytes = machine::heap_bytes_since(heap_before);
         self.note("heap_bytes", heap_bytes);
         Ok(engine)
     }

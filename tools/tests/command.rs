@@ -378,7 +378,7 @@ fn every_bench_measures_what_it_says_in_a_store_of_its_own() {
         ("compact", "write_amplification"),
         ("alarms", "due_until_p50_us"),
         ("http", "many_write_p99_us"),
-        ("ws", "heap_bytes_per_connection"),
+        ("ws", "rss_bytes_per_connection"),
     ];
     let temporary = tempfile::tempdir().unwrap();
     for (bench, field) in measured {

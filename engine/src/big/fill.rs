@@ -13,19 +13,23 @@ use super::origin::Fork;
 use super::stage::{Hold, Landing, Staging};
 use super::{Carrier, Leaf};
 use crate::engine::Inner;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::slots::Place;
 
 /// Blocks are read and written so many bytes at a time.
 const PART_BYTES: usize = 4 << 20;
 
 impl Inner {
-    /// Fills the forks that it is time for.
+    /// Fills some of the forks that it is time for: compaction waits as long.
     pub(crate) fn fill_forks(&self) -> Result<()> {
-        for fork in self.forks_to_fill(self.fs.now_ms()) {
-            match self.fill(&fork) {
+        const AT_A_TIME: usize = 4;
+        let due = self.forks_to_fill(self.fs.now_ms());
+        for fork in due.iter().take(AT_A_TIME) {
+            match self.fill(fork) {
                 // It can wait until there is room; its origin stays as long.
                 Err(error) if error.is_full() => return Ok(()),
+                // What can be read stays readable where it is.
+                Err(Error::Damaged { .. }) => fork.damaged(),
                 filled => filled?,
             }
         }
@@ -84,6 +88,8 @@ impl Inner {
         let hold = self.blobs.hold();
         let filled = self.write_shared(fork, at, &shared, &hold).and_then(|to| {
             self.name_blobs(&hold)?;
+            // Nothing of what was read was lost meanwhile.
+            fork.view(self)?;
             self.lead_to(at, &shared, &to)
         });
         match &filled {

@@ -14,7 +14,7 @@
 use dovehouse_wal::Lsn;
 use dovehouse_wal::bytes::{Put, Reader};
 
-use super::block::{LEAF_BLOCKS, TreeId};
+use super::block::{FILES, LEAF_BLOCKS, TreeId};
 use crate::record::Header;
 use crate::slots::Place;
 
@@ -109,8 +109,9 @@ impl Leaf {
         let mut reader = Reader::new(body);
         let header = Header::decode(&mut reader)?;
         let tree = TreeId::decode(&mut reader)?;
-        let file = reader.u8()?;
+        let file = reader.u8().filter(|file| usize::from(*file) < FILES)?;
         let index = u32::try_from(reader.varint()?).ok()?;
+        index.checked_mul(LEAF_BLOCKS)?;
         let mut leaf = Leaf::of(tree, file, index, Place::NONE);
         leaf.places.clear();
         let number = |reader: &mut Reader<'_>| u32::try_from(reader.varint()?).ok();

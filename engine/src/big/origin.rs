@@ -20,10 +20,10 @@ use super::block::{BlockId, FILES, LEAF_BLOCKS, TreeId};
 use super::leaves::damaged_block;
 use super::{Carrier, Leaf};
 use crate::engine::Inner;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::PastView;
 use crate::id::ClassId;
-use crate::slots::Place;
+use crate::slots::{Place, SEQ_LIMIT};
 
 /// A fork of forks is read step by step: one with so many steps is copied instead.
 const STEPS_MAX: u8 = 8;
@@ -52,7 +52,7 @@ impl Origin {
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Origin {
             tree: TreeId::decode(reader)?,
-            seq: reader.varint()?,
+            seq: reader.varint().filter(|seq| *seq < SEQ_LIMIT - 1)?,
             since_ms: reader.varint()?,
             steps: reader.u8().filter(|steps| *steps <= STEPS_MAX)?,
         })
@@ -73,6 +73,8 @@ pub(crate) struct Fork {
     is_durable: AtomicBool,
     /// Whether none of its blocks is the origin's any more.
     is_filled: AtomicBool,
+    /// Whether some of them cannot be read: filling it is not tried again before the store is opened again.
+    is_damaged: AtomicBool,
     /// From this time on no new entry of its history leads to the origin; 0 if it is not known yet.
     complete_ms: AtomicU64,
     view: Mutex<Option<Arc<PastView>>>,
@@ -94,6 +96,7 @@ impl Fork {
             origin,
             is_durable: AtomicBool::new(false),
             is_filled: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
             complete_ms: AtomicU64::new(0),
             view: Mutex::default(),
         }
@@ -109,8 +112,20 @@ impl Fork {
         self.is_filled.store(true, Ordering::Release);
     }
 
+    pub(crate) fn damaged(&self) {
+        self.is_damaged.store(true, Ordering::Release);
+    }
+
     /// What it shares.
     pub(crate) fn view(&self, engine: &Inner) -> Result<Arc<PastView>> {
+        let gone = |why| Error::damaged(format!("what was forked to slot {}", self.tree.slot), why);
+        if !engine.history.was_never_lost_since(self.origin.since_ms) {
+            return Err(gone("history was lost"));
+        }
+        let before = engine.index.forks.get(self.origin.tree);
+        if before.is_some_and(|before| before.origin.steps >= self.origin.steps) {
+            return Err(gone("its origin is a fork that came later"));
+        }
         let mut view = self.view.lock();
         if let Some(view) = &*view {
             return Ok(view.clone());
@@ -160,11 +175,18 @@ impl Forks {
         self.all.read().values().cloned().collect()
     }
 
-    pub(crate) fn add(&self, fork: Fork) -> Arc<Fork> {
+    /// Adds one, in the place of another that was never committed.
+    fn add(&self, fork: Fork) -> Arc<Fork> {
+        let fork = Arc::new(fork);
+        self.all.write().insert(fork.tree, fork.clone());
+        fork
+    }
+
+    /// Adds one that a record tells, unless it is known.
+    pub(crate) fn replay(&self, fork: Fork) {
         let mut all = self.all.write();
         all.entry(fork.tree)
-            .or_insert_with(|| Arc::new(fork))
-            .clone()
+            .or_insert_with(|| Arc::new(fork.durable()));
     }
 
     /// The list as the checkpoint's payload holds it.
@@ -187,16 +209,16 @@ impl Forks {
         }
         Some(forks)
     }
+}
 
-    /// For each class the time since which its history must stay.
-    fn pinned(&self) -> BTreeMap<ClassId, u64> {
-        let mut pinned = BTreeMap::new();
-        for fork in self.all.read().values() {
-            let since_ms = pinned.entry(fork.class).or_insert(u64::MAX);
-            *since_ms = fork.origin.since_ms.min(*since_ms);
-        }
-        pinned
+/// For each class the time since which its history must stay.
+fn pinned(all: &BTreeMap<TreeId, Arc<Fork>>) -> BTreeMap<ClassId, u64> {
+    let mut pinned = BTreeMap::new();
+    for fork in all.values() {
+        let since_ms = pinned.entry(fork.class).or_insert(u64::MAX);
+        *since_ms = fork.origin.since_ms.min(*since_ms);
     }
+    pinned
 }
 
 impl Inner {
@@ -226,7 +248,9 @@ impl Inner {
     /// The history that forks need is kept from now on, and no other for their sake.
     pub(crate) fn pin_history(&self) {
         if !self.teeth.has(Flaw::ForgetForks) {
-            self.history.pin(self.index.forks.pinned());
+            // Held until it is pinned, lest an older list comes later.
+            let all = self.index.forks.all.read();
+            self.history.pin(pinned(&all));
         }
     }
 
@@ -245,14 +269,23 @@ impl Inner {
         let fork = self.index.forks.add(fork);
         self.pin_history();
         // From here on it cannot go; but it may have gone before.
-        let checked = self
-            .history
-            .has_all_since(fork.class, fork.origin.since_ms)
-            .and_then(|()| fork.view(self).map(drop));
+        let checked = self.check_fork(&fork);
         if checked.is_err() {
             self.forget_fork(fork.tree);
         }
+        // Most forks are not read at once.
+        fork.view.lock().take();
         checked
+    }
+
+    fn check_fork(&self, fork: &Fork) -> Result<()> {
+        let Origin { seq, since_ms, .. } = fork.origin;
+        self.history.has_all_since(fork.class, since_ms)?;
+        let view = fork.view(self)?;
+        match self.history.is_point(fork.class, view.of(), seq)? {
+            true => Ok(()),
+            false => Err(Error::damaged("history", "it was thinned out meanwhile")),
+        }
     }
 
     /// There is no such fork.
@@ -262,33 +295,32 @@ impl Inner {
     }
 
     /// Notes whose commit is durable: these are named by a checkpoint whose position lies behind.
-    pub(crate) fn note_durable_forks(&self) -> Result<()> {
+    pub(crate) fn note_durable_forks(&self) {
         for fork in self.index.forks.all() {
             if fork.is_durable.load(Ordering::Acquire) {
                 continue;
             }
-            let entry = self.durable_entry(fork.tree.slot)?;
+            // One that cannot be read says nothing.
+            let entry = self.durable_entry(fork.tree.slot).unwrap_or(None);
             let made = (fork.tree.generation, fork.seq);
             if entry.is_some_and(|entry| entry.version() >= made) {
                 fork.is_durable.store(true, Ordering::Release);
             }
         }
-        Ok(())
     }
 
     /// Forks that share no block any more: they are filled, or their map has ended.
-    pub(crate) fn forks_without_shares(&self) -> Result<Vec<Arc<Fork>>> {
-        let mut found = Vec::new();
-        for fork in self.index.forks.all() {
-            let has_ended = fork.is_durable.load(Ordering::Acquire) && {
-                let entry = self.durable_entry(fork.tree.slot)?;
-                !entry.is_some_and(|entry| Carrier::is_map_of(&entry, fork.tree))
-            };
-            if has_ended || fork.is_filled.load(Ordering::Acquire) {
-                found.push(fork);
-            }
-        }
-        Ok(found)
+    pub(crate) fn forks_without_shares(&self) -> Vec<Arc<Fork>> {
+        let has_ended = |fork: &Arc<Fork>| {
+            let entry = self.durable_entry(fork.tree.slot);
+            // One that cannot be read may be its.
+            let is_map =
+                entry.map(|entry| entry.is_some_and(|entry| Carrier::is_map_of(&entry, fork.tree)));
+            fork.is_durable.load(Ordering::Acquire) && !is_map.unwrap_or(true)
+        };
+        let mut found = self.index.forks.all();
+        found.retain(|fork| fork.is_filled.load(Ordering::Acquire) || has_ended(fork));
+        found
     }
 
     /// Lets origins go that no block and no past leads to. `complete` are forks whose history will not lead there
@@ -300,20 +332,29 @@ impl Inner {
                 fork.complete_ms.store(now_ms.max(1), Ordering::Release);
             }
         }
-        let all = self.index.forks.all();
-        let is_origin = |tree| all.iter().any(|other| other.origin.tree == tree);
-        let mut has_changed = false;
-        for fork in &all {
+        for fork in self.index.forks.all() {
+            // Whoever reads again makes its view again.
+            fork.view.lock().take();
+        }
+        let mut all = self.index.forks.all.write();
+        let over = all.values().filter(|fork| {
             let complete_ms = fork.complete_ms.load(Ordering::Acquire);
             let kept_ms = self.history.retention_now(fork.class).ms();
+            // A fork of later commits meets nothing of the origin.
+            let needs = |other: &Arc<Fork>| {
+                other.origin.tree == fork.tree && other.origin.since_ms <= complete_ms
+            };
             let is_over = complete_ms > 0 && complete_ms.saturating_add(kept_ms) < now_ms;
-            if is_over && !is_origin(fork.tree) {
-                self.history.let_go(fork.class, complete_ms);
-                self.index.forks.all.write().remove(&fork.tree);
-                has_changed = true;
-            }
+            is_over && !all.values().any(needs)
+        });
+        let over: Vec<_> = over.cloned().collect();
+        for fork in &over {
+            let complete_ms = fork.complete_ms.load(Ordering::Acquire);
+            self.history.let_go(fork.class, complete_ms);
+            all.remove(&fork.tree);
         }
-        if has_changed {
+        drop(all);
+        if !over.is_empty() {
             self.pin_history();
         }
     }
@@ -324,6 +365,7 @@ impl Inner {
             let kept_ms = self.history.retention_now(fork.class).ms();
             fork.is_durable.load(Ordering::Acquire)
                 && !fork.is_filled.load(Ordering::Acquire)
+                && !fork.is_damaged.load(Ordering::Acquire)
                 && fork.complete_ms.load(Ordering::Acquire) == 0
                 && fork.origin.since_ms.saturating_add(kept_ms) <= now_ms
         };

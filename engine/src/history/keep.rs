@@ -175,8 +175,7 @@ impl History {
 
     /// Lets tables go whose classes keep nothing so old.
     fn expire(&self, now_ms: u64) {
-        let kept = self.kept.read().clone();
-        self.drop_where(|facts| {
+        self.drop_where(|kept, facts| {
             let of_classes = facts
                 .classes
                 .iter()
@@ -189,14 +188,16 @@ impl History {
 
     /// The disk has no room: the oldest table goes. Returns whether there was one.
     fn drop_oldest(&self) -> bool {
-        let kept = self.kept.read().clone();
         let mut is_first = true;
-        self.drop_where(|facts| !kept.is_pinned(facts) && std::mem::replace(&mut is_first, false))
+        self.drop_where(|kept, facts| {
+            !kept.is_pinned(facts) && std::mem::replace(&mut is_first, false)
+        })
     }
 
-    fn drop_where(&self, is_over: impl FnMut(&Facts) -> bool) -> bool {
-        let dropped = self.tables.drop_where(is_over);
+    fn drop_where(&self, mut is_over: impl FnMut(&Kept, &Facts) -> bool) -> bool {
+        // Held meanwhile: a fork either pins what it needs before, or finds that it is gone.
         let mut kept = self.kept.write();
+        let dropped = self.tables.drop_where(|facts| is_over(&kept, facts));
         for facts in &dropped {
             match facts.classes.is_empty() {
                 true => kept.let_all_go(facts.last_ms),
@@ -210,15 +211,19 @@ impl History {
     }
 
     fn thin_one(&self, now_ms: u64) -> Result<bool> {
-        let kept = self.kept.read().clone();
+        // What is a point of a fork's origin is not known here.
+        let is_free = |facts: &Facts| !self.kept.read().is_pinned(facts);
         self.tables.rewrite_one(
             |facts| {
                 let is_due = facts.group & (TO_BE_THINNED | THINNED) == TO_BE_THINNED;
-                // What is a point of a fork's origin is not known here.
-                is_due && !kept.is_pinned(facts) && facts.last_ms.saturating_add(EXACT_MS) <= now_ms
+                is_due && is_free(facts) && facts.last_ms.saturating_add(EXACT_MS) <= now_ms
             },
             |facts| facts.group | THINNED,
             Thinned::new,
+            |facts| {
+                let kept = self.kept.read();
+                (!kept.is_pinned(facts)).then_some(kept)
+            },
         )
     }
 
@@ -251,7 +256,7 @@ impl History {
 impl Inner {
     /// Brings history into tables up to the durable end of the log, and lets go of what is too old.
     pub(crate) fn keep_history(&self) -> Result<()> {
-        let mut complete = self.forks_without_shares()?;
+        let mut complete = self.forks_without_shares();
         self.follow_log()?;
         let scan = self.history.scan.lock();
         // What is being settled in a leaf may be told as its origin's.
@@ -259,7 +264,7 @@ impl Inner {
         self.flush_history(&scan, 0)?;
         drop(scan);
         if let Some(now_ms) = self.history.believed_ms(&*self.fs) {
-            self.let_origins_go(&complete, now_ms);
+            self.let_origins_go(&complete, now_ms.max(self.log.last_time_ms()));
             self.history.expire(now_ms);
         }
         Ok(())
@@ -311,9 +316,13 @@ impl Inner {
         let history = &self.history;
         match history.flush(scan) {
             Err(error) if error.is_full() => {
-                let too_much = history.recent_bytes.load(Ordering::Relaxed) > memory_bytes
-                    && !history.kept.read().pins_any();
-                if !history.drop_oldest() && too_much {
+                let too_much = history.recent_bytes.load(Ordering::Relaxed) > memory_bytes;
+                let has_dropped = history.drop_oldest();
+                if !has_dropped && too_much && history.kept.read().pins_any() {
+                    // Whoever makes the checkpoint gives a segment back for it.
+                    return Err(error);
+                }
+                if !has_dropped && too_much {
                     history.lose_all(self.log.last_time_ms());
                     history.forget_recent();
                     *history.resume_at.lock() = scan.resume_at();

@@ -187,9 +187,7 @@ impl Inner {
             generation: tree.generation,
         };
         let gone = |why| Error::damaged(format!("what was forked from slot {}", tree.slot), why);
-        if !self.history.was_never_lost_since(origin.since_ms) {
-            return Err(gone("history was lost"));
-        }
+        let mut tried = None;
         loop {
             let newest = self.durable_entry(tree.slot)?;
             self.follow_log()?;
@@ -201,6 +199,10 @@ impl Inner {
             let newest = newest.ok_or_else(|| gone("history does not tell how it ended"))?;
             if let Some(chain) = self.big_chain(tree.slot, &newest)? {
                 return Ok(PastView::new(tree, origin.seq, None, Some(chain)));
+            }
+            // It was moved, unless it is there no more.
+            if tried.replace(newest) == Some(newest) {
+                return Err(gone("no segment has its commits"));
             }
         }
     }
@@ -320,6 +322,10 @@ impl PastView {
         if known != Some(head) {
             // Whatever changed it is durable: history tells it now.
             engine.follow_log()?;
+            if engine.history.is_settling(self.tree.slot) {
+                // The commit that lies behind is told the next time.
+                return Ok(None);
+            }
             let end = engine.history.end_after(self.of(), self.seq)?;
             let mut now = self.now.lock();
             now.end = end;

@@ -81,6 +81,14 @@ impl History {
         }
     }
 
+    /// Whether the state as of a commit can be had, and what comes next is a class's.
+    pub(crate) fn is_point(&self, class: ClassId, of: Subject, seq: u64) -> Result<bool> {
+        let next = self.commit_after(of, seq)?;
+        Ok(next.is_none_or(|(next, commit)| {
+            commit.class == class && next.checked_sub(commit.back) == Some(seq)
+        }))
+    }
+
     /// A time, in milliseconds since 1970, that no entry of a commit after this one is older than.
     pub(crate) fn since_ms(&self, class: ClassId, of: Subject, seq: u64) -> Result<u64> {
         // Times grow with numbers.

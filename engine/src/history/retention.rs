@@ -246,7 +246,7 @@ impl History {
     }
 
     /// Whether nothing that commits after this had replaced was lost, of any class.
-    pub(super) fn was_never_lost_since(&self, time_ms: u64) -> bool {
+    pub(crate) fn was_never_lost_since(&self, time_ms: u64) -> bool {
         time_ms >= self.kept.read().since_ms
     }
 

@@ -248,12 +248,14 @@ impl Tables {
         Ok(true)
     }
 
-    /// Writes one table anew, the oldest that `is_wanted`, in the given group; says whether there was one.
-    pub(crate) fn rewrite_one<I>(
+    /// Writes one table anew, the oldest that `is_wanted`, in the given group; says whether there was one. It takes
+    /// the old one's place while what `hold` gives is held, or not at all.
+    pub(crate) fn rewrite_one<I, H>(
         &self,
         is_wanted: impl Fn(&Facts) -> bool,
         group: impl FnOnce(&Facts) -> u32,
         rewrite: impl FnOnce(Range) -> I,
+        hold: impl FnOnce(&Facts) -> Option<H>,
     ) -> Result<bool>
     where
         I: Iterator<Item = Result<(Key, Vec<u8>)>>,
@@ -273,7 +275,14 @@ impl Tables {
         };
         let entries = rewrite(Range::over(std::iter::once(Ok(&table)), &.., None));
         let written = Table::write(&self.files, self.number()?, facts, entries)?;
-        self.replace(&[table], written.map(Member::new));
+        let written = written.map(Member::new);
+        match hold(&table.facts) {
+            Some(_held) => self.replace(&[table], written),
+            None => {
+                let mut state = self.state.write();
+                state.dropped.extend(written.map(|member| member.number));
+            }
+        }
         Ok(true)
     }
 

@@ -54,7 +54,7 @@ impl Engine {
             fork.set_alarms(past.alarms().to_vec());
         }
         let committed = fork.commit();
-        if let (Err(_), Some(tree)) = (&committed, shared) {
+        if let Some(tree) = shared.filter(|_| committed.is_err() || !fork.is_big()) {
             self.inner.forget_fork(tree);
         }
         committed
@@ -76,7 +76,9 @@ impl Object {
             return Ok(None);
         };
         let is_small = past.state_bytes() <= engine.tiny_bytes_max;
-        if is_small || !engine.history.offers(self.class) {
+        // The history that is kept for it is that of one class.
+        let is_of_class = engine.history.is_point(self.class, view.of(), view.seq())?;
+        if is_small || !engine.history.offers(self.class) || !is_of_class {
             return Ok(None);
         }
         let origin = Origin {

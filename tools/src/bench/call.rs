@@ -255,11 +255,10 @@ async fn resident(run: &mut Run) -> Result<(), Failure> {
             .await
             .map_err(failed)?;
     }
-    let taken = machine::heap_bytes().saturating_sub(before);
-    run.note_number(
-        "resident_bytes_per_object",
-        taken as f64 / run.objects as f64,
-    );
+    if let Some(taken) = machine::heap_bytes_since(before) {
+        let each = taken as f64 / run.objects as f64;
+        run.note_number("resident_bytes_per_object", each);
+    }
     house.close().await.map_err(failed)
 }
 
@@ -278,7 +277,7 @@ async fn resident_with_sql(run: &mut Run) -> Result<(), Failure> {
         .select()
         .await
         .map_err(failed)?;
-    let taken = || machine::heap_bytes() + dovehouse::sqlbridge::memory_used();
+    let taken = || Some(machine::heap_bytes()? + dovehouse::sqlbridge::memory_used());
     let before = taken();
     for number in 0..DATABASES {
         callees
@@ -287,7 +286,9 @@ async fn resident_with_sql(run: &mut Run) -> Result<(), Failure> {
             .await
             .map_err(failed)?;
     }
-    let per_object = taken().saturating_sub(before) as f64 / DATABASES as f64;
-    run.note_number("resident_bytes_per_object_with_sql", per_object);
+    if let Some((before, now)) = before.zip(taken()) {
+        let each = now.saturating_sub(before) as f64 / DATABASES as f64;
+        run.note_number("resident_bytes_per_object_with_sql", each);
+    }
     house.close().await.map_err(failed)
 }

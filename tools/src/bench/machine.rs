@@ -1,20 +1,27 @@
 //! What a measurement ran on, and what the process takes.
 
-use std::alloc::System;
-
 use serde_json::{Value, json};
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 /// The system's allocator, counting.
+#[cfg(feature = "count-heap")]
 #[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
-/// Bytes that are allocated now, by the allocator's own count.
-pub(super) fn heap_bytes() -> u64 {
-    let stats = ALLOCATOR.stats();
-    stats
-        .bytes_allocated
-        .saturating_sub(stats.bytes_deallocated) as u64
+/// Bytes that are allocated now, by the allocator's own count; `None` if that was not built to count.
+pub(super) fn heap_bytes() -> Option<u64> {
+    #[cfg(feature = "count-heap")]
+    {
+        let stats = ALLOCATOR.stats();
+        let gone = stats.bytes_deallocated;
+        return Some(stats.bytes_allocated.saturating_sub(gone) as u64);
+    }
+    #[cfg(not(feature = "count-heap"))]
+    None
+}
+
+/// How many more those are than before.
+pub(super) fn heap_bytes_since(before: Option<u64>) -> Option<u64> {
+    Some(heap_bytes()?.saturating_sub(before?))
 }
 
 /// A line of a file of the system that begins so, without the beginning.
@@ -38,6 +45,7 @@ pub(super) fn describe() -> Value {
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "memory": memory,
         "kernel": line("/proc/sys/kernel/osrelease", "").unwrap_or_default(),
+        "counts_heap": cfg!(feature = "count-heap"),
         "build": if cfg!(debug_assertions) { "debug" } else { "release" },
     })
 }

@@ -263,11 +263,10 @@ fn idle(run: &mut Run, served: &Served) -> Result<(), Failure> {
     let (connections, awake) = runtime().block_on(asleep)?;
     run.note("idle_connections", connections);
     run.note("awake_objects", awake);
-    let heap = machine::heap_bytes().saturating_sub(before.0);
-    run.note_number(
-        "heap_bytes_per_connection",
-        heap as f64 / connections as f64,
-    );
+    if let Some(heap) = machine::heap_bytes_since(before.0) {
+        let each = heap as f64 / connections as f64;
+        run.note_number("heap_bytes_per_connection", each);
+    }
     if let (Some(before), Some(now)) = (before.1, machine::rss_bytes()) {
         let each = now.saturating_sub(before) as f64 / connections as f64;
         run.note_number("rss_bytes_per_connection", each);

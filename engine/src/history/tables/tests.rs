@@ -185,7 +185,12 @@ fn a_table_is_written_anew_in_its_place_and_drops_out_when_nothing_remains() {
         let keep =
             |entry: &crate::error::Result<(Key, Vec<u8>)>| wanted(&entry.as_ref().unwrap().0);
         tables
-            .rewrite_one(is_wanted, |_| 9, |entries| entries.filter(keep))
+            .rewrite_one(
+                is_wanted,
+                |_| 9,
+                |entries| entries.filter(keep),
+                |_| Some(()),
+            )
             .unwrap()
     };
     assert!(rewrite(1));
@@ -198,11 +203,13 @@ fn a_table_is_written_anew_in_its_place_and_drops_out_when_nothing_remains() {
     );
     assert_eq!(numbers(&tables), [1, 5, 3, 4]);
     let is_last = |facts: &Facts| facts.group == 3;
-    assert!(
-        tables
-            .rewrite_one(is_last, |_| 9, |_| std::iter::empty())
-            .unwrap()
-    );
+    let empty_last = |may: Option<()>| {
+        let rewritten = tables.rewrite_one(is_last, |_| 9, |_| std::iter::empty(), |_| may);
+        assert!(rewritten.unwrap());
+    };
+    empty_last(None);
+    assert_eq!(numbers(&tables), [1, 5, 3, 4], "it was refused");
+    empty_last(Some(()));
     assert_eq!(numbers(&tables), [1, 5, 3]);
 }
 

@@ -39,7 +39,7 @@ pub(in super::super) fn run(run: &mut Run) -> Result<(), Failure> {
     // SQLite allocates beside what the process's own count sees, so it says itself.
     slots.clear();
     drop(pool);
-    let in_use = || machine::heap_bytes() + dovehouse_sqlbridge::memory_used();
+    let in_use = || Some(machine::heap_bytes()? + dovehouse_sqlbridge::memory_used());
     for (name, hot, open) in [("hot", 200, 200), ("released", 1, 200), ("closed", 1, 1)] {
         let before = in_use();
         let sizes = PoolSizes { hot, open, idle: 0 };
@@ -50,7 +50,10 @@ pub(in super::super) fn run(run: &mut Run) -> Result<(), Failure> {
             slot.database()?.exec(SELECT, ())?.one()?;
             slots.push(slot);
         }
-        let each = in_use().saturating_sub(before) / slots.len() as u64;
+        let taken = in_use()
+            .zip(before)
+            .map(|(now, before)| now.saturating_sub(before));
+        let each = taken.map(|taken| taken / slots.len() as u64);
         run.note(&format!("{name}_bytes_each"), each);
     }
     engine.close()?;
