@@ -4,6 +4,7 @@ use dovehouse::engine::wal::fs::{Fs, Mode};
 use dovehouse::testing::{START_MS, TestHouse, eventually, run_alarm, run_in};
 use dovehouse::{AlarmInfo, CallError, Ctx, List, Local, Namespace, Query, Result};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -57,6 +58,15 @@ async fn eggs(hen: &HenStub) -> usize {
     run_in(hen, count).await.unwrap()
 }
 
+/// Begins to lay an egg, up to where the disk holds it.
+async fn start_laying(house: &TestHouse, hen: &HenStub) -> JoinHandle<Result<u32, CallError>> {
+    house.disk().hold();
+    let hen = hen.clone();
+    let laying = tokio::spawn(async move { hen.lay(5).await });
+    eventually(async || house.disk().is_holding()).await;
+    laying
+}
+
 fn hens(house: &TestHouse) -> Namespace<Hen> {
     house.namespace().unwrap()
 }
@@ -67,22 +77,12 @@ async fn what_is_held_is_not_said_and_a_crash_loses_it_and_nothing_else() {
         let house = TestHouse::new();
         let hen = hens(&house).get_by_name("berta");
         hen.lay(5).await.unwrap();
-        house.disk().hold();
-        let laying = tokio::spawn({
-            let hen = hen.clone();
-            async move { hen.lay(5).await }
-        });
-        eventually(async || house.disk().is_holding()).await;
+        let laying = start_laying(&house, &hen).await;
         assert!(!laying.is_finished());
         house.disk().release();
         assert_eq!(laying.await.unwrap().unwrap(), 2);
 
-        house.disk().hold();
-        let laying = tokio::spawn({
-            let hen = hen.clone();
-            async move { hen.lay(5).await }
-        });
-        eventually(async || house.disk().is_holding()).await;
+        let laying = start_laying(&house, &hen).await;
         house.advance(5);
         let gone = house.disk().clone();
         let house = crash(house);
@@ -217,12 +217,7 @@ async fn a_commit_can_fail_and_the_disk_be_full() {
     let house = TestHouse::new();
     let hen = hens(&house).get_by_name("berta");
     hen.lay(5).await.unwrap();
-    house.disk().hold();
-    let laying = tokio::spawn({
-        let hen = hen.clone();
-        async move { hen.lay(5).await }
-    });
-    eventually(async || house.disk().is_holding()).await;
+    let laying = start_laying(&house, &hen).await;
     house.disk().fail_commits();
     let error = laying.await.unwrap().unwrap_err();
     assert!(matches!(error, CallError::Reset(_)), "{error}");
