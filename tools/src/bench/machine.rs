@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 /// Bytes that are allocated now, by the allocator's own count; `None` if that was not built to count.
+#[cfg(feature = "count-heap")]
 pub(super) fn heap_bytes() -> Option<u64> {
-    #[cfg(feature = "count-heap")]
-    {
-        let stats = ALLOCATOR.stats();
-        let gone = stats.bytes_deallocated;
-        return Some(stats.bytes_allocated.saturating_sub(gone) as u64);
-    }
-    #[cfg(not(feature = "count-heap"))]
+    let stats = ALLOCATOR.stats();
+    let gone = stats.bytes_deallocated;
+    Some(stats.bytes_allocated.saturating_sub(gone) as u64)
+}
+
+#[cfg(not(feature = "count-heap"))]
+pub(super) fn heap_bytes() -> Option<u64> {
     None
 }
 
