@@ -12,13 +12,13 @@ use dovehouse_wal::Lsn;
 use super::key::What;
 use super::scan::{At, Before, Scan, Settling, Version, or_lost};
 use super::value::{BigBefore, Block, Undo};
-use crate::big::{BlockId, Head, LEAF_BLOCKS, Leaf, PAGES, PagesStart, TreeId};
+use crate::big::{BlockId, Carrier, Head, LEAF_BLOCKS, Leaf, PAGES, PagesStart, TreeId};
 use crate::engine::Inner;
 use crate::error::Result;
 use crate::id::{ClassId, Slot};
 use crate::load::BigChain;
 use crate::record::Kind;
-use crate::slots::{Form, Place};
+use crate::slots::Place;
 
 /// What commits made of the blocks of a map, since the last HEAD.
 struct Story {
@@ -144,13 +144,8 @@ impl Inner {
                 continue;
             }
             let settling = scan.leaves.remove(&slot).expect("it was listed");
-            let is_alive = newest.generation == settling.tree.generation
-                && newest.form
-                    == Form::Big {
-                        tree: settling.tree.tree,
-                    };
             // The end of a map tells what was settled before, too.
-            if is_alive {
+            if Carrier::is_map_of(&newest, settling.tree) {
                 self.tell(settling, newest.head, newest.class, self.log.last_time_ms())?;
             }
         }

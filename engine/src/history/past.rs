@@ -182,10 +182,7 @@ impl Inner {
     /// The blocks that a fork shares with its origin.
     pub(crate) fn view_of_origin(&self, origin: &Origin) -> Result<PastView> {
         let tree = origin.tree;
-        let of = Subject {
-            slot: tree.slot,
-            generation: tree.generation,
-        };
+        let of = Subject::of_map(tree);
         let gone = |why| Error::damaged(format!("what was forked from slot {}", tree.slot), why);
         let mut tried = None;
         loop {
@@ -243,10 +240,7 @@ impl PastView {
     }
 
     pub(crate) fn of(&self) -> Subject {
-        Subject {
-            slot: self.tree.slot,
-            generation: self.tree.generation,
-        }
+        Subject::of_map(self.tree)
     }
 
     pub(crate) fn tree(&self) -> TreeId {

@@ -7,7 +7,7 @@ use super::History;
 use super::key::{Key, What};
 use super::tables::Range;
 use super::value::{Block, Commit};
-use crate::big::BlockId;
+use crate::big::{BlockId, TreeId};
 use crate::error::{Error, Result};
 use crate::id::{ClassId, Slot};
 use crate::slots::SEQ_LIMIT;
@@ -20,6 +20,14 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
+    /// The object that a map is of.
+    pub(super) fn of_map(tree: TreeId) -> Self {
+        Subject {
+            slot: tree.slot,
+            generation: tree.generation,
+        }
+    }
+
     pub(super) fn key(self, what: What, seq: u64) -> Key {
         Key {
             slot: self.slot,

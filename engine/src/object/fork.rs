@@ -76,9 +76,11 @@ impl Object {
             return Ok(None);
         };
         let is_small = past.state_bytes() <= engine.tiny_bytes_max;
+        if is_small || !engine.history.offers(self.class) {
+            return Ok(None);
+        }
         // The history that is kept for it is that of one class.
-        let is_of_class = engine.history.is_point(self.class, view.of(), view.seq())?;
-        if is_small || !engine.history.offers(self.class) || !is_of_class {
+        if !engine.history.is_point(self.class, view.of(), view.seq())? {
             return Ok(None);
         }
         let origin = Origin {
