@@ -1,4 +1,5 @@
-//! What `kv` classes may store: as much as Cloudflare's, so that a program that runs here runs there.
+//! What `kv` classes may do: no SQL, and they store as much as Cloudflare's, so that a program that runs here runs
+//! there.
 //!
 //! Classes with a database have the engine's limits only, which are wider.
 
@@ -13,6 +14,14 @@ const VALUE_BYTES_MAX: usize = (128 << 10) + 34;
 const KEYS_MAX: usize = 128;
 
 impl Class {
+    /// Whether its objects have a database.
+    pub(crate) fn check_sql(&self) -> Result<()> {
+        match self.storage {
+            StorageKind::Kv => Err(Error::NoSql { class: self.name }),
+            StorageKind::Sqlite => Ok(()),
+        }
+    }
+
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
         self.check("the size of a key in bytes", key.len(), KEY_BYTES_MAX)
     }

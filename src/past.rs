@@ -11,7 +11,6 @@ use dovehouse_sqlbridge::{
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use serde::de::DeserializeOwned;
 
-use crate::catalog::StorageKind;
 use crate::class::Class;
 use crate::encoding::decode;
 use crate::error::{Error, Result};
@@ -121,10 +120,7 @@ impl Past {
     }
 
     fn database(&self) -> Result<MappedMutexGuard<'_, Database>> {
-        if self.class.storage == StorageKind::Kv {
-            let class = self.class.name;
-            return Err(Error::NoSql { class });
-        }
+        self.class.check_sql()?;
         let mut database = self.database.lock();
         if database.is_none() {
             *database = Some(Database::open_with(self.object.clone(), &self.policy)?);

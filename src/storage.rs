@@ -104,10 +104,7 @@ impl Storage {
 
     /// The object's database, opened at its first use.
     pub(crate) fn database(&self) -> Result<Rc<Database>> {
-        if self.class.storage == StorageKind::Kv {
-            let class = self.class.name;
-            return Err(Error::NoSql { class });
-        }
+        self.class.check_sql()?;
         let database = self.slot.database()?;
         if let Some(outermost) = self.spanning.borrow_mut().first_mut()
             && matches!(outermost.begin, Begin::Turn)
